@@ -1,0 +1,1 @@
+"""The stream: model, durable log, control state, operations, wire protocol, client side."""

@@ -1,0 +1,24 @@
+"""The service's limits as constants, each with its source.
+
+"model" below is botocore's service model, kinesis 2013-12-02.
+"""
+
+KIB = 1024
+MIB = 1024 * KIB
+
+MAX_RECORDS_PER_PUT = 500  # model, PutRecordsRequestEntryList
+MAX_PUT_REQUEST_BYTES = 10 * MIB  # model, PutRecords: data and partition keys together
+DEFAULT_MAX_RECORD_BYTES = 1 * MIB  # model, CreateStream.MaxRecordSizeInKiB: 1024 unless set
+MAX_RECORD_BYTES = 10 * MIB  # model, MaxRecordSizeInKiB, upper bound
+MAX_PARTITION_KEY_CHARS = 256  # model, PartitionKey
+MAX_RECORDS_PER_GET = 10_000  # model, GetRecordsInputLimit
+MAX_GET_BYTES = 10 * MIB  # GetRecords documentation: 10 MB a call
+ITERATOR_LIFETIME_MS = 300_000  # GetShardIterator documentation: five minutes
+LIST_TOKEN_LIFETIME_MS = 300_000  # ListShards documentation
+MIN_RETENTION_HOURS = 24
+MAX_RETENTION_HOURS = 8760
+DEFAULT_SHARD_QUOTA = 20_000  # default quota of the large regions, on-demand and provisioned alike
+ON_DEMAND_SHARDS = 4  # an on-demand stream starts with four
+DEFAULT_ACCOUNT = "123456789012"
+DEFAULT_REGION = "us-east-1"
+PRODUCER_SILENCE_MS = 7 * 24 * 3600 * 1000  # an idempotent producer is forgotten after this
