@@ -1,0 +1,156 @@
+"""The filesystem seam: every byte the log reads or writes goes through one of these.
+
+`SystemFiles` is the machine's own. `headrace.core.testing.faulty_files` has one that fails on
+purpose and one that knows what a power cut would leave.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from headrace.core.errors import StorageFull, StorageLocked
+
+
+class Files(Protocol):
+    """What the log needs of a filesystem. Blocking; called from one writer thread per stream."""
+
+    def open_append(self, path: Path) -> int:
+        """A descriptor for reading and writing; the file is created if it is not there."""
+
+    def open_read(self, path: Path) -> int: ...
+    def close(self, fd: int) -> None: ...
+    def write_at(self, fd: int, buffers: Sequence[bytes], offset: int) -> None:
+        """Write all of it. Raises StorageFull with possibly some of it written."""
+
+    def read_at(self, fd: int, count: int, offset: int) -> bytes: ...
+    def sync_data(self, fd: int) -> None: ...
+    def sync(self, fd: int) -> None: ...
+    def sync_dir(self, path: Path) -> None: ...
+    def allocate(self, fd: int, offset: int, count: int) -> None:
+        """Reserve space, so that running out shows here. Raises StorageFull."""
+
+    def truncate(self, fd: int, size: int) -> None: ...
+    def size(self, fd: int) -> int: ...
+    def next_data(self, fd: int, offset: int) -> int | None:
+        """Offset of the first byte >= offset that was ever written, None when there is none."""
+
+    def rename(self, source: Path, target: Path) -> None: ...
+    def unlink(self, path: Path) -> None: ...
+
+
+class SystemFiles:
+    """The machine's filesystem."""
+
+    def open_append(self, path: Path) -> int:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+
+    def open_read(self, path: Path) -> int:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    def write_at(self, fd: int, buffers: Sequence[bytes], offset: int) -> None:
+        try:
+            for start in range(0, len(buffers), 512):  # IOV_MAX is 1024
+                part = buffers[start : start + 512]
+                want = sum(map(len, part))
+                done = os.pwritev(fd, part, offset)
+                if done != want:
+                    rest = b"".join(part)[done:]
+                    while rest:
+                        more = os.pwrite(fd, rest, offset + done)
+                        done += more
+                        rest = rest[more:]
+                offset += want
+        except OSError as error:
+            raise _mapped(error) from error
+
+    def read_at(self, fd: int, count: int, offset: int) -> bytes:
+        data = os.pread(fd, count, offset)
+        while 0 < len(data) < count:
+            more = os.pread(fd, count - len(data), offset + len(data))
+            if not more:
+                break
+            data += more
+        return data
+
+    def sync_data(self, fd: int) -> None:
+        os.fdatasync(fd)
+
+    def sync(self, fd: int) -> None:
+        os.fsync(fd)
+
+    def sync_dir(self, path: Path) -> None:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def allocate(self, fd: int, offset: int, count: int) -> None:
+        try:
+            os.posix_fallocate(fd, offset, count)
+        except OSError as error:
+            raise _mapped(error) from error
+
+    def truncate(self, fd: int, size: int) -> None:
+        os.ftruncate(fd, size)
+
+    def size(self, fd: int) -> int:
+        return os.fstat(fd).st_size
+
+    def next_data(self, fd: int, offset: int) -> int | None:
+        try:
+            return os.lseek(fd, offset, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return None
+            return offset  # a filesystem that cannot tell: look at all of it
+
+    def rename(self, source: Path, target: Path) -> None:
+        source.replace(target)
+
+    def unlink(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+
+
+def _mapped(error: OSError) -> OSError | StorageFull:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFull(
+            "no space left on the device of the data folder",
+            hint="free some space or shorten the retention; puts work again by themselves",
+        )
+    return error
+
+
+class FolderLock:
+    """One process per data folder, held by flock: it ends with the process, however that dies."""
+
+    def __init__(self, folder: Path) -> None:
+        """Take the lock. Raises StorageLocked naming the process that has it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / "LOCK"
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            owner = os.pread(self._fd, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(self._fd)
+            raise StorageLocked(
+                f"the data folder {folder} is in use by process {owner}",
+                path=str(folder),
+                hint="stop that process, or give this one another --data folder",
+            ) from None
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        with contextlib.suppress(OSError):
+            os.close(self._fd)

@@ -1,0 +1,157 @@
+"""What idempotent producers have already stored: last sequence per producer and hash key range.
+
+The memory follows hash key ranges, not shards, so it survives splits and merges: each *piece* is
+the finest range any shard has ever had, and a record belongs to the piece its hash key lies in.
+It is rebuilt from a segment's snapshot frame and the producer tables of the frames after it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from headrace.core.limits import PRODUCER_SILENCE_MS
+from headrace.core.log.format import ProducerMark
+from headrace.core.model.hashing import MAX_HASH_KEY, HashKeyRange
+
+
+@dataclass(slots=True)
+class Remembered:
+    """The last thing a producer stored within a piece."""
+
+    epoch: int
+    sequence: int
+    sequence_number: str
+    seen_ms: int
+
+
+@dataclass(slots=True)
+class Piece:
+    start: int
+    end: int
+    producers: dict[str, Remembered] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Undo:
+    """How one remembered sequence was before; for a commit window that failed."""
+
+    piece: Piece
+    producer_id: str
+    before: Remembered | None
+
+
+class ProducerMemory:
+    """The pieces of one stream, tiling all hash keys."""
+
+    def __init__(self) -> None:
+        self._pieces = [Piece(0, MAX_HASH_KEY)]
+        self._starts = [0]
+
+    def piece_of(self, hash_key: int) -> Piece:
+        return self._pieces[bisect_right(self._starts, hash_key) - 1]
+
+    def add_boundaries(self, ranges: Iterable[HashKeyRange]) -> None:
+        """Cut pieces so that no piece reaches across an end of these ranges."""
+        for key_range in ranges:
+            self._cut(key_range.start)
+            self._cut(key_range.end + 1)
+
+    def _cut(self, at: int) -> None:
+        if at > MAX_HASH_KEY:
+            return
+        index = bisect_right(self._starts, at) - 1
+        piece = self._pieces[index]
+        if piece.start == at:
+            return
+        copies = {
+            name: Remembered(r.epoch, r.sequence, r.sequence_number, r.seen_ms)
+            for name, r in piece.producers.items()
+        }
+        self._pieces.insert(index + 1, Piece(at, piece.end, copies))
+        self._starts.insert(index + 1, at)
+        piece.end = at - 1
+
+    def remember(
+        self,
+        piece: Piece,
+        producer_id: str,
+        epoch: int,
+        sequence: int,
+        sequence_number: str,
+        now_ms: int,
+    ) -> Undo:
+        """Set the last sequence; gives back how to take that back."""
+        undo = Undo(piece, producer_id, piece.producers.get(producer_id))
+        piece.producers[producer_id] = Remembered(epoch, sequence, sequence_number, now_ms)
+        return undo
+
+    @staticmethod
+    def take_back(undos: Iterable[Undo]) -> None:
+        """Undo in the order given: newest first."""
+        for undo in undos:
+            if undo.before is None:
+                undo.piece.producers.pop(undo.producer_id, None)
+            else:
+                undo.piece.producers[undo.producer_id] = undo.before
+
+    def apply(self, marks: Iterable[ProducerMark], sequence_number: str, now_ms: int) -> None:
+        """What a frame's producer table says, on recovery."""
+        for mark in marks:
+            self._cut(mark.range_start)
+            self._cut(mark.range_end + 1)
+            for piece in self._pieces_within(mark.range_start, mark.range_end):
+                self.remember(
+                    piece, mark.producer_id, mark.epoch, mark.sequence, sequence_number, now_ms
+                )
+
+    def _pieces_within(self, start: int, end: int) -> Iterator[Piece]:
+        index = bisect_right(self._starts, start) - 1
+        while index < len(self._pieces) and self._pieces[index].start <= end:
+            yield self._pieces[index]
+            index += 1
+
+    def forget_silent(self, now_ms: int) -> None:
+        """Drop producers that have been silent for PRODUCER_SILENCE_MS, and the pieces it joins."""
+        horizon = now_ms - PRODUCER_SILENCE_MS
+        for piece in self._pieces:
+            for name in [n for n, r in piece.producers.items() if r.seen_ms < horizon]:
+                del piece.producers[name]
+        joined = self._pieces[:1]
+        for piece in self._pieces[1:]:
+            if not piece.producers and not joined[-1].producers:
+                joined[-1].end = piece.end
+            else:
+                joined.append(piece)
+        self._pieces = joined
+        self._starts = [piece.start for piece in joined]
+
+    def dump(self) -> list[tuple[str, str, list[tuple[str, int, str, str, int]]]]:
+        """For a snapshot frame: numbers of more than 64 bits as decimal strings."""
+        return [
+            (
+                str(piece.start),
+                str(piece.end),
+                [
+                    (name, r.epoch, str(r.sequence), r.sequence_number, r.seen_ms)
+                    for name, r in piece.producers.items()
+                ],
+            )
+            for piece in self._pieces
+        ]
+
+    def load(self, dump: list[tuple[str, str, list[tuple[str, int, str, str, int]]]]) -> None:
+        """Inverse of `dump`."""
+        self._pieces = [
+            Piece(
+                int(start),
+                int(end),
+                {
+                    name: Remembered(epoch, int(sequence), number, seen_ms)
+                    for name, epoch, sequence, number, seen_ms in rows
+                },
+            )
+            for start, end, rows in dump
+        ]
+        self._starts = [piece.start for piece in self._pieces]

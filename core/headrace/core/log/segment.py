@@ -1,0 +1,71 @@
+"""One segment file as the log sees it: the one being written, and the sealed ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from headrace.core.log.files import Files
+from headrace.core.log.index import ActiveIndex, FrameIndex, SealedIndex
+
+FIRST_ALLOCATION_BYTES = 1 << 20
+MAX_ALLOCATION_BYTES = 16 << 20
+
+
+def segment_path(folder: Path, first_frame: int) -> Path:
+    return folder / f"{first_frame:020d}.seg"
+
+
+def index_path(segment: Path) -> Path:
+    return segment.with_suffix(".idx")
+
+
+@dataclass(slots=True)
+class ActiveSegment:
+    """The segment being written. `end` is where the next frame goes; `synced` <= `end`."""
+
+    path: Path
+    fd: int
+    first_frame: int
+    created_ms: int
+    end: int = 0
+    synced: int = 0
+    allocated: int = 0
+    first_arrival_ms: int = 0
+    last_arrival_ms: int = 0
+    index: ActiveIndex = field(default_factory=ActiveIndex)
+
+    def reserve(self, files: Files, count: int) -> None:
+        """Make room for `count` more bytes, so that a full disk shows before anything is written.
+
+        Raises StorageFull with the file unchanged.
+        """
+        want = self.end + count
+        if want <= self.allocated:
+            return
+        step = min(max(self.allocated, FIRST_ALLOCATION_BYTES), MAX_ALLOCATION_BYTES)
+        upto = max(want, self.allocated + step)
+        files.allocate(self.fd, self.allocated, upto - self.allocated)
+        self.allocated = upto
+
+
+@dataclass(slots=True)
+class SealedSegment:
+    """A segment that is only read. `index` may be an ActiveIndex where no file could be kept."""
+
+    path: Path
+    first_frame: int
+    last_frame: int
+    first_arrival_ms: int
+    last_arrival_ms: int
+    size_bytes: int
+    index: FrameIndex
+
+    @classmethod
+    def open(cls, path: Path, files: Files, size_bytes: int) -> SealedSegment:
+        """By its index file. Raises CorruptSegment or FileNotFoundError if that is no use."""
+        index = SealedIndex(index_path(path), files)
+        return cls(
+            path, index.first_frame, index.last_frame, index.first_arrival_ms,
+            index.last_arrival_ms, size_bytes, index,
+        )  # fmt: skip

@@ -1,0 +1,485 @@
+"""StreamLog: one stream's records on disk, in one log of segments.
+
+Owns the segment files, the numbering of frames and the memory of idempotent producers. Promises:
+what `write` has returned from survives kill -9 and power loss, frames are numbered without gaps,
+arrival times never go back, reads see only what is durable. Does not know what a request is, and
+has no event loop: `write` is called from one thread at a time, all else from the
+owner's; `publish` hands over between the two.
+
+Life of a put: `append` (numbers and renders it into the open window) -> `close_window` -> `write`
+(in a thread: pwritev, fdatasync) -> `publish` (readers see it) or `fail` (nobody ever does).
+"""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import msgspec
+
+from headrace.core.errors import CorruptSegment, StorageFull
+from headrace.core.log import format as fmt
+from headrace.core.log.files import Files
+from headrace.core.log.index import FrameEntry
+from headrace.core.log.producers import ProducerMemory
+from headrace.core.log.reading import SegmentReader, Slice
+from headrace.core.log.recovery import cut_torn_tail, scan
+from headrace.core.log.rendering import quote_keys, render
+from headrace.core.log.segment import ActiveSegment, SealedSegment, index_path, segment_path
+from headrace.core.log.window import OpenFrame, Window
+from headrace.core.model import sequence
+from headrace.core.model.hashing import HashKeyRange
+from headrace.core.model.sequence import BEGINNING, Position
+
+log = logging.getLogger("headrace.core")
+
+DEFAULT_SEGMENT_BYTES = 128 << 20
+DEFAULT_SEGMENT_AGE_MS = 3_600_000
+MAX_SEGMENT_FRAMES = 1 << 18  # bounds the arrays of the active index and the scan at start
+
+
+@dataclass(frozen=True, slots=True)
+class StreamLogOptions:
+    """When a segment is sealed: at this size, or (on the next put) at this age."""
+
+    segment_bytes: int = DEFAULT_SEGMENT_BYTES
+    segment_age_ms: int = DEFAULT_SEGMENT_AGE_MS
+
+
+class _Snapshot(msgspec.Struct):
+    """Body of the frame a segment begins with: what must be known without older segments."""
+
+    pieces: list[tuple[str, str, list[tuple[str, int, str, str, int]]]]
+    last_index: dict[int, int]
+
+
+@dataclass(slots=True)
+class Written:
+    """What `write` did, for `publish`."""
+
+    entries: list[tuple[int, FrameEntry]]
+    end: int
+    rolled: ActiveSegment | None = None
+    sealed: SealedSegment | None = None
+
+
+class StreamLog:
+    """See the module. Open with `StreamLog.open`."""
+
+    def __init__(self, folder: Path, files: Files, options: StreamLogOptions) -> None:
+        self._folder = folder
+        self._files = files
+        self._options = options
+        self._sealed: list[SealedSegment] = []
+        self._active: ActiveSegment
+        self._reader = SegmentReader(files)
+        self._window: Window | None = None
+        self._next_frame = 1
+        self._last_arrival_ms = 0
+        self._last_index: dict[int, int] = {}  # of each shard's last record
+        self.memory = ProducerMemory()
+
+    # -- opening -----------------------------------------------------------------------------
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        files: Files,
+        *,
+        now_ms: int,
+        ranges: Iterable[HashKeyRange] = (),
+        options: StreamLogOptions | None = None,
+    ) -> StreamLog:
+        """Open the log in `folder`, made if it is not there; recover its end.
+
+        `ranges` are those of all the stream's shards, for the producers' memory. Raises
+        CorruptSegment naming file, byte and frame where durable bytes are damaged.
+        """
+        self = cls(folder, files, options or StreamLogOptions())
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            files.sync_dir(folder.parent)
+        for stale in (*folder.glob("*.tmp"), *folder.glob("*.idx")):
+            if stale.suffix == ".tmp" or not stale.with_suffix(".seg").exists():
+                files.unlink(stale)
+        paths = sorted(folder.glob("*.seg"))
+        for path, following in pairwise(paths):
+            sealed = self._open_sealed(path)
+            if sealed.last_frame + 1 != int(following.stem):
+                raise CorruptSegment(
+                    f"frames {sealed.last_frame + 1} to {int(following.stem) - 1} are missing or "
+                    f"damaged between {path} and {following.name}",
+                    path=str(path),
+                    hint="put back the segment file that was removed or changed",
+                )
+            self._sealed.append(sealed)
+        if paths:
+            self._open_active(paths[-1], now_ms)
+        else:
+            self._active = self._create_segment(1, self._snapshot(), now_ms)
+            self._next_frame = 2
+        self.memory.add_boundaries(ranges)
+        return self
+
+    def _open_sealed(self, path: Path) -> SealedSegment:
+        size = path.stat().st_size
+        try:
+            return SealedSegment.open(path, self._files, size)
+        except (FileNotFoundError, CorruptSegment):
+            log.warning("building the index of %s again from the segment", path.name)
+        fd = self._files.open_append(path)
+        try:
+            found = scan(self._files, fd, path, int(path.stem))
+        finally:
+            self._files.close(fd)
+        self._write_index(
+            path,
+            found.index.encode(
+                first_frame=int(path.stem),
+                last_frame=found.last_frame,
+                first_arrival_ms=found.first_arrival_ms,
+                last_arrival_ms=found.last_arrival_ms,
+            ),
+        )
+        return SealedSegment.open(path, self._files, size)
+
+    def _open_active(self, path: Path, now_ms: int) -> None:
+        first = int(path.stem)
+        fd = self._files.open_append(path)
+        found = scan(self._files, fd, path, first)
+        cut_torn_tail(self._files, fd, path, found)
+        if found.snapshot is None:
+            # the crash came before the first frame of a new segment was durable; what it would
+            # have said is in the segment before, whose frames are all there
+            self._files.close(fd)
+            self._files.unlink(path)
+            self._files.sync_dir(self._folder)
+            if self._sealed:
+                last = self._sealed.pop()
+                self._files.unlink(index_path(last.path))
+                self._open_active(last.path, now_ms)
+            else:
+                self._active = self._create_segment(1, self._snapshot(), now_ms)
+                self._next_frame = 2
+            return
+        self._active = ActiveSegment(
+            path=path, fd=fd, first_frame=first, created_ms=now_ms, end=found.end,
+            synced=found.end, allocated=found.end, first_arrival_ms=found.first_arrival_ms,
+            last_arrival_ms=found.last_arrival_ms, index=found.index,
+        )  # fmt: skip
+        self._next_frame = found.last_frame + 1
+        previous = self._sealed[-1].last_arrival_ms if self._sealed else 0
+        self._last_arrival_ms = max(found.last_arrival_ms, previous)
+        snapshot = msgspec.msgpack.decode(found.snapshot, type=_Snapshot)
+        self.memory.load(snapshot.pieces)
+        self._last_index = snapshot.last_index | found.index.last_indexes()
+        for header, table in found.producer_frames:
+            # the exact number is not kept per producer; the frame's first identifies it as well
+            number = str(
+                sequence.compose(
+                    header.arrival_ms // 1000,
+                    Position(header.frame_no, 0),
+                    header.arrival_ms // 1000,
+                    header.shard,
+                )
+            )
+            self.memory.apply(fmt.decode_producers(table), number, header.arrival_ms)
+
+    def close(self) -> None:
+        """Release the files. Nothing may be in flight."""
+        self._reader.close()
+        self._files.close(self._active.fd)
+
+    # -- writing: the owner's side -------------------------------------------------------------
+
+    def append(
+        self,
+        shard: int,
+        created_s: int,
+        data: Sequence[str],
+        keys: Sequence[str],
+        now_ms: int,
+    ) -> tuple[OpenFrame, list[str]]:
+        """Put records into the open window; returns their frame and sequence numbers.
+
+        `data` is valid base64 text, `keys` partition keys; `created_s` is the shard's creation.
+        The records are neither durable nor visible before `write` and `publish`.
+        """
+        window = self._window
+        if window is None:
+            window = self._window = Window(self._next_frame)
+        frame = window.by_shard.get(shard)
+        if frame is None or not frame.has_room(len(data)):
+            self._last_arrival_ms = max(self._last_arrival_ms, now_ms)
+            frame = OpenFrame(
+                shard, self._next_frame, self._last_arrival_ms, self._last_index.get(shard, 0)
+            )
+            self._next_frame += 1
+            window.frames.append(frame)
+            window.by_shard[shard] = frame
+        first = sequence.compose(
+            created_s,
+            Position(frame.frame_no, len(frame.records)),
+            frame.arrival_ms // 1000,
+            shard,
+        )
+        numbers = sequence.run(first, len(data))
+        frame.add(render(numbers, frame.arrival_ms, data, quote_keys(keys)))
+        self._last_index[shard] = frame.last_index
+        return frame, numbers
+
+    @property
+    def window(self) -> Window | None:
+        """The open window, if anything is in it."""
+        return self._window
+
+    def close_window(self, now_ms: int) -> Window | None:
+        """Take the open window, to be written next. None when it is empty."""
+        window = self._window
+        if window is None:
+            return None
+        self._window = None
+        active = self._active
+        if (
+            active.end + window.stored_bytes >= self._options.segment_bytes
+            or active.index.frames >= MAX_SEGMENT_FRAMES
+            or (active.index.frames and now_ms - active.created_ms >= self._options.segment_age_ms)
+        ):
+            # The memory is now exactly what the frames up to this window say. A snapshot that
+            # held more could outlive those frames in a crash, and their records with it.
+            self.memory.forget_silent(now_ms)
+            window.roll_snapshot = self._snapshot()
+            self._next_frame += 1  # the snapshot's own
+        return window
+
+    def publish(self, written: Written) -> None:
+        """Let readers see what was written."""
+        active = self._active
+        for shard, entry in written.entries:
+            active.index.add(shard, entry)
+            active.first_arrival_ms = active.first_arrival_ms or entry.arrival_ms
+            active.last_arrival_ms = entry.arrival_ms
+        active.end = active.synced = written.end
+        if written.rolled is not None and written.sealed is not None:
+            self._sealed.append(written.sealed)
+            self._active = written.rolled
+
+    def fail(self, window: Window) -> None:
+        """Forget a window that could not be written, and the open one, which builds on it."""
+        doomed = [window] if self._window is None else [window, self._window]
+        self._window = None
+        for one in reversed(doomed):
+            self.memory.take_back(reversed(one.undos))
+            for frame in reversed(one.frames):
+                self._last_index[frame.shard] = frame.previous
+        self._next_frame = window.first_frame_no
+
+    # -- writing: the writer thread's side ---------------------------------------------------
+
+    def write(self, window: Window, now_ms: int) -> Written:
+        """Write a window and make it durable; begin a new segment after it if it is time.
+
+        Raises StorageFull with nothing of it stored. Any other OSError is beyond repair: the
+        kernel may have dropped the dirty pages, so the process must stop.
+        """
+        active = self._active
+        files = self._files
+        buffers: list[bytes] = []
+        entries: list[tuple[int, FrameEntry]] = []
+        at = active.end
+        for frame in window.frames:
+            producers = fmt.encode_producers(frame.marks.values())
+            body = fmt.encode_body(frame.records, producers)
+            buffers.append(
+                fmt.encode_header(
+                    body,
+                    records=len(frame.records),
+                    shard=frame.shard,
+                    frame_no=frame.frame_no,
+                    arrival_ms=frame.arrival_ms,
+                    durable_upto=active.synced,
+                    previous=frame.previous,
+                    producers_bytes=len(producers),
+                )
+            )
+            buffers.append(body)
+            length = fmt.HEADER_BYTES + len(body)
+            entries.append(
+                (
+                    frame.shard,
+                    FrameEntry(frame.frame_no, frame.arrival_ms, at, length, len(frame.records)),
+                )
+            )
+            at += length
+        active.reserve(files, at - active.end)
+        try:
+            files.write_at(active.fd, buffers, active.end)
+        except StorageFull:
+            files.truncate(active.fd, active.end)  # no half-written frame stays behind
+            active.allocated = active.end
+            raise
+        files.sync_data(active.fd)
+        written = Written(entries, at)
+        if window.roll_snapshot is not None:
+            self._roll(written, window, now_ms)
+        return written
+
+    def write_mark(self) -> None:
+        """Append a MARK frame: it says that all before it is durable. Not synced itself.
+
+        Called by the owner when the stream has been idle for a moment: no window is open and
+        none is being written.
+        """
+        active = self._active
+        header = self._mark_header(self._next_frame, active.synced)
+        active.reserve(self._files, len(header))
+        self._files.write_at(active.fd, [header], active.end)
+        active.end += len(header)
+        self._next_frame += 1
+
+    def _mark_header(self, frame_no: int, durable_upto: int) -> bytes:
+        return fmt.encode_header(
+            b"",
+            records=0,
+            shard=fmt.CONTROL_SHARD,
+            frame_no=frame_no,
+            arrival_ms=self._last_arrival_ms,
+            durable_upto=durable_upto,
+            flags=fmt.FLAG_MARK,
+        )
+
+    def _roll(self, written: Written, window: Window, now_ms: int) -> None:
+        active = self._active
+        assert window.roll_snapshot is not None
+        last_frame = window.frames[-1].frame_no
+        try:
+            rolled = self._create_segment(last_frame + 1, window.roll_snapshot, now_ms)
+        except StorageFull:
+            # not enough for a new segment: stay in this one, its numbering needs the frame
+            log.warning("no space for a new segment in %s; staying in the old one", self._folder)
+            mark = self._mark_header(last_frame + 1, written.end)
+            self._files.write_at(active.fd, [mark], written.end)
+            written.end += len(mark)
+            return
+        path = active.path
+        self._files.truncate(active.fd, written.end)
+        self._files.sync(active.fd)
+        self._write_index(
+            path,
+            active.index.encode(
+                first_frame=active.first_frame,
+                last_frame=last_frame,
+                first_arrival_ms=active.first_arrival_ms or window.frames[0].arrival_ms,
+                last_arrival_ms=window.frames[-1].arrival_ms,
+                more=written.entries,
+            ),
+        )
+        self._files.close(active.fd)
+        written.rolled = rolled
+        written.sealed = SealedSegment.open(path, self._files, written.end)
+
+    def _create_segment(self, first_frame: int, snapshot: bytes, now_ms: int) -> ActiveSegment:
+        path = segment_path(self._folder, first_frame)
+        fd = self._files.open_append(path)
+        segment = ActiveSegment(path=path, fd=fd, first_frame=first_frame, created_ms=now_ms)
+        header = fmt.encode_header(
+            snapshot, records=0, shard=fmt.CONTROL_SHARD, frame_no=first_frame,
+            arrival_ms=self._last_arrival_ms, durable_upto=0,
+            flags=fmt.FLAG_SNAPSHOT,
+        )  # fmt: skip
+        try:
+            segment.reserve(self._files, len(header) + len(snapshot))
+            self._files.write_at(fd, [header, snapshot], 0)
+        except StorageFull:
+            self._files.close(fd)
+            self._files.unlink(path)
+            raise
+        self._files.sync(fd)
+        self._files.sync_dir(self._folder)
+        segment.end = segment.synced = len(header) + len(snapshot)
+        return segment
+
+    def _write_index(self, segment: Path, content: bytes) -> None:
+        target = index_path(segment)
+        temporary = target.with_suffix(".idx.tmp")
+        fd = self._files.open_append(temporary)
+        try:
+            self._files.truncate(fd, 0)
+            self._files.write_at(fd, [content], 0)
+            self._files.sync(fd)
+        finally:
+            self._files.close(fd)
+        self._files.rename(temporary, target)
+        self._files.sync_dir(self._folder)
+
+    def _snapshot(self) -> bytes:
+        return msgspec.msgpack.encode(_Snapshot(self.memory.dump(), self._last_index))
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def read(
+        self,
+        shard: int,
+        position: Position,
+        *,
+        floor: Position = BEGINNING,
+        max_records: int,
+        max_bytes: int,
+    ) -> Slice:
+        """Records of a shard from `position` on, at least one if there are any.
+
+        At most `max_records` and `max_bytes` of stored bytes (but one record always); nothing
+        that lies before `floor`.
+        """
+        start = max(position, floor)
+        return self._reader.read(
+            self._segments_from(start.frame_no), shard, position, start, max_records, max_bytes
+        )
+
+    def _segments_from(self, frame_no: int) -> Iterable[SealedSegment | ActiveSegment]:
+        index = bisect_right(self._sealed, frame_no, key=lambda s: s.first_frame) - 1
+        yield from self._sealed[max(index, 0) :]
+        yield self._active
+
+    def find_time(self, shard: int, at_ms: int) -> Position:
+        """Where the shard's first record that arrived at `at_ms` or later is; the tail if none."""
+        index = bisect_right(self._sealed, at_ms - 1, key=lambda s: s.last_arrival_ms)
+        segments: list[SealedSegment | ActiveSegment] = [*self._sealed[index:], self._active]
+        for segment in segments:
+            entry = segment.index.first_at(shard, at_ms)
+            if entry is not None:
+                return Position(entry.frame_no, 0)
+        return self.tail
+
+    @property
+    def tail(self) -> Position:
+        """Just after everything put so far, also what is still in flight."""
+        return Position(self._next_frame, 0)
+
+    @property
+    def oldest_arrival_ms(self) -> int:
+        """When the oldest record still stored arrived; 0 when there is none."""
+        return (self._sealed[0] if self._sealed else self._active).first_arrival_ms
+
+    @property
+    def stored_bytes(self) -> int:
+        return sum(s.size_bytes for s in self._sealed) + self._active.end
+
+    def trim(self, before_ms: int) -> int:
+        """Remove segments whose every record arrived before `before_ms`; returns how many."""
+        count = 0
+        while self._sealed and self._sealed[0].last_arrival_ms < before_ms:
+            segment = self._sealed.pop(0)
+            self._reader.forget(segment.path)
+            # the segment first: an index without its segment is swept, the reverse is rebuilt
+            self._files.unlink(segment.path)
+            self._files.unlink(index_path(segment.path))
+            count += 1
+        if count:
+            self._files.sync_dir(self._folder)
+        return count

@@ -1,0 +1,66 @@
+"""A commit window: what concurrent puts gather while the one before is being synced.
+
+Frame numbers and arrival times are given when a frame is begun, so a record's sequence number is
+known, and the record rendered, before anything is written; `StreamLog` writes windows whole and
+in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from headrace.core.log.format import HEADER_BYTES, ProducerMark
+from headrace.core.log.producers import Piece, Undo
+from headrace.core.model.sequence import MAX_FRAME_RECORDS, ORDINAL_BITS
+
+FRAME_SOFT_LIMIT_BYTES = 8 * 1024 * 1024  # a frame is read whole; begin another beyond this
+
+
+@dataclass(slots=True)
+class OpenFrame:
+    """One shard's records in an open window."""
+
+    shard: int
+    frame_no: int
+    arrival_ms: int
+    previous: int
+    records: list[bytes] = field(default_factory=list)
+    body_bytes: int = 0
+    marks: dict[tuple[int, str], ProducerMark] = field(default_factory=dict)
+
+    def has_room(self, count: int) -> bool:
+        return (
+            len(self.records) + count <= MAX_FRAME_RECORDS
+            and self.body_bytes < FRAME_SOFT_LIMIT_BYTES
+        )
+
+    def add(self, records: Sequence[bytes]) -> None:
+        self.records.extend(records)
+        self.body_bytes += sum(map(len, records)) + 5 * len(records)
+
+    @property
+    def last_index(self) -> int:
+        """Sequence index of its last record."""
+        return self.frame_no << ORDINAL_BITS | (len(self.records) - 1)
+
+    def mark(self, piece: Piece, producer_id: str, epoch: int, sequence: int) -> None:
+        """Note the producer's last sequence; only the newest per piece is stored."""
+        self.marks[piece.start, producer_id] = ProducerMark(
+            piece.start, piece.end, producer_id, epoch, sequence
+        )
+
+
+@dataclass(slots=True)
+class Window:
+    """The frames that one sync makes durable together."""
+
+    first_frame_no: int
+    frames: list[OpenFrame] = field(default_factory=list)
+    by_shard: dict[int, OpenFrame] = field(default_factory=dict)
+    undos: list[Undo] = field(default_factory=list)
+    roll_snapshot: bytes | None = None  # set when a new segment begins after this window
+
+    @property
+    def stored_bytes(self) -> int:
+        return sum(HEADER_BYTES + frame.body_bytes for frame in self.frames)
