@@ -1,0 +1,1 @@
+"""Control state: streams, shards, leases, checkpoints as one deterministic state machine."""

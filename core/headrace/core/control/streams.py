@@ -1,0 +1,319 @@
+"""Streams and shards: commands, state, and how one leads to the other.
+
+Deterministic: no clock, no chance; times and ids come with the commands. A refused command raises
+a ServiceError and changes nothing.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.core.errors import InvalidArgument, LimitExceeded, ResourceInUse, ResourceNotFound
+from headrace.core.limits import DEFAULT_SHARD_QUOTA
+from headrace.core.model.hashing import HashKeyRange, uniform_ranges
+from headrace.core.model.sequence import ending, starting
+from headrace.core.model.shards import shard_id
+
+
+class ShardState(msgspec.Struct):
+    """One shard. Hash keys are decimal strings: they do not fit 64 bits."""
+
+    number: int
+    start: str
+    end: str
+    created_s: int
+    parent: int | None = None
+    adjacent_parent: int | None = None
+    closed_s: int | None = None
+
+    @property
+    def id(self) -> str:
+        return shard_id(self.number)
+
+    @property
+    def range(self) -> HashKeyRange:
+        return HashKeyRange(int(self.start), int(self.end))
+
+    @property
+    def is_open(self) -> bool:
+        return self.closed_s is None
+
+    @property
+    def starting_sequence_number(self) -> str:
+        return str(starting(self.created_s, self.number))
+
+    @property
+    def ending_sequence_number(self) -> str | None:
+        if self.closed_s is None:
+            return None
+        return str(ending(self.created_s, self.number, self.closed_s))
+
+
+class StreamState(msgspec.Struct):
+    """One stream. `horizon_ms`: nothing older is ever served again, whatever the retention."""
+
+    uid: str
+    account: str
+    region: str
+    name: str
+    created_ms: int
+    mode: str
+    status: str
+    shards: list[ShardState]
+    retention_hours: int = 24
+    horizon_ms: int = 0
+    max_record_kib: int = 1024
+    tags: dict[str, str] = {}
+    version: int = 0  # rises with every change of the shards; routing tables are made from it
+
+    @property
+    def arn(self) -> str:
+        return f"arn:aws:kinesis:{self.region}:{self.account}:stream/{self.name}"
+
+    @property
+    def open_shards(self) -> list[ShardState]:
+        return [shard for shard in self.shards if shard.is_open]
+
+
+class StreamsState(msgspec.Struct):
+    """All streams, by `account/region/name`."""
+
+    streams: dict[str, StreamState] = {}
+
+
+def stream_key(account: str, region: str, name: str) -> str:
+    return f"{account}/{region}/{name}"
+
+
+class _StreamCommand(msgspec.Struct, kw_only=True, tag=True):
+    """What all commands on one stream name."""
+
+    account: str
+    region: str
+    name: str
+
+    @property
+    def key(self) -> str:
+        return stream_key(self.account, self.region, self.name)
+
+
+class CreateStream(_StreamCommand):
+    """A new stream with `shards` uniform shards, CREATING."""
+
+    uid: str
+    at_ms: int
+    mode: str
+    shards: int
+    max_record_kib: int = 1024
+    tags: dict[str, str] = {}
+    shard_quota: int = DEFAULT_SHARD_QUOTA
+
+
+class ActivateStream(_StreamCommand):
+    """CREATING or UPDATING is over."""
+
+    uid: str
+
+
+class StartDeletion(_StreamCommand):
+    """DELETING: nothing may be put or read any more."""
+
+
+class RemoveStream(_StreamCommand):
+    """The stream's log is gone; forget it."""
+
+    uid: str
+
+
+class SplitShard(_StreamCommand):
+    """Close a shard and open two in its place, the second beginning at `at`."""
+
+    shard: int
+    at: str
+    at_ms: int
+
+
+class MergeShards(_StreamCommand):
+    """Close two adjacent shards and open one in their place."""
+
+    shard: int
+    adjacent: int
+    at_ms: int
+
+
+class SetRetention(_StreamCommand):
+    """Retention in hours. `horizon_ms` keeps what has expired by now expired for good."""
+
+    hours: int
+    horizon_ms: int
+
+
+class DropShards(_StreamCommand):
+    """Closed shards all of whose records have expired leave the listing."""
+
+    shards: list[int]
+
+
+StreamCommand = (
+    CreateStream | ActivateStream | StartDeletion | RemoveStream | SplitShard | MergeShards
+    | SetRetention | DropShards
+)  # fmt: skip
+
+
+def not_found(account: str, name: str) -> ResourceNotFound:
+    return ResourceNotFound(f"Stream {name} under account {account} not found.")
+
+
+def apply_stream_command(state: StreamsState, command: StreamCommand) -> StreamState:
+    """Apply one command; returns the stream as it is then (or was, when removed)."""
+    if isinstance(command, CreateStream):
+        return _create(state, command)
+    stream = state.streams.get(command.key)
+    if stream is None:
+        raise not_found(command.account, command.name)
+    match command:
+        case ActivateStream():
+            if stream.uid == command.uid and stream.status in ("CREATING", "UPDATING"):
+                stream.status = "ACTIVE"
+        case StartDeletion():
+            stream.status = "DELETING"
+        case RemoveStream():
+            if stream.uid == command.uid:
+                del state.streams[command.key]
+        case SplitShard():
+            _split(stream, command)
+        case MergeShards():
+            _merge(stream, command)
+        case SetRetention():
+            stream.retention_hours = command.hours
+            stream.horizon_ms = max(stream.horizon_ms, command.horizon_ms)
+        case DropShards():
+            stream.shards = [s for s in stream.shards if s.number not in command.shards]
+            stream.version += 1
+    return stream
+
+
+def _create(state: StreamsState, command: CreateStream) -> StreamState:
+    if command.key in state.streams:
+        raise ResourceInUse(
+            f"Stream {command.name} under account {command.account} already exists."
+        )
+    used = sum(
+        len(s.open_shards)
+        for s in state.streams.values()
+        if s.account == command.account and s.region == command.region
+    )
+    if used + command.shards > command.shard_quota:
+        raise shard_quota_exceeded(
+            command.account, command.region, used, command.shard_quota, command.shards
+        )
+    created_s = command.at_ms // 1000
+    stream = StreamState(
+        uid=command.uid,
+        account=command.account,
+        region=command.region,
+        name=command.name,
+        created_ms=command.at_ms,
+        mode=command.mode,
+        status="CREATING",
+        max_record_kib=command.max_record_kib,
+        tags=dict(command.tags),
+        shards=[
+            ShardState(number=i, start=str(r.start), end=str(r.end), created_s=created_s)
+            for i, r in enumerate(uniform_ranges(command.shards))
+        ],
+    )
+    state.streams[command.key] = stream
+    return stream
+
+
+def shard_quota_exceeded(
+    account: str, region: str, used: int, quota: int, wanted: int
+) -> LimitExceeded:
+    return LimitExceeded(
+        f"This request would exceed the shard limit for the account {account} in {region}. "
+        f"Current shard count for the account: {used}. Limit: {quota}. Number of additional "
+        f"shards that would have resulted from this request: {wanted}. Refer to the AWS Service "
+        "Limits page (http://docs.aws.amazon.com/general/latest/gr/aws_service_limits.html) for "
+        "current limits and how to request higher limits."
+    )
+
+
+def find_shard(stream: StreamState, number: int) -> ShardState | None:
+    for shard in stream.shards:
+        if shard.number == number:
+            return shard
+    return None
+
+
+def _open_shard(stream: StreamState, number: int) -> ShardState:
+    shard = find_shard(stream, number)
+    if shard is None:
+        raise ResourceNotFound(
+            f"Could not find shard {shard_id(number)} in stream {stream.name} under account "
+            f"{stream.account}."
+        )
+    if not shard.is_open:
+        raise InvalidArgument(
+            f"Shard {shard.id} in stream {stream.name} under account {stream.account} has already "
+            "been merged or split, and thus is not eligible for merging or splitting."
+        )
+    return shard
+
+
+def _next_number(stream: StreamState) -> int:
+    return max(shard.number for shard in stream.shards) + 1
+
+
+def _children_created_s(at_ms: int, *parents: ShardState) -> int:
+    # a child's sequence numbers exceed its parents' because this does
+    return max(at_ms // 1000, *(parent.created_s + 1 for parent in parents))
+
+
+def _split(stream: StreamState, command: SplitShard) -> None:
+    parent = _open_shard(stream, command.shard)
+    at, whole = int(command.at), parent.range
+    if not whole.start + 1 < at < whole.end:
+        raise InvalidArgument(
+            f"NewStartingHashKey {command.at} used in SplitShard() on shard {parent.id} in stream "
+            f"{stream.name} under account {stream.account} is not both greater than one plus the "
+            f"shard's StartingHashKey {parent.start} and less than the shard's EndingHashKey "
+            f"{parent.end}."
+        )
+    created_s = _children_created_s(command.at_ms, parent)
+    number = _next_number(stream)
+    parent.closed_s = max(command.at_ms // 1000, parent.created_s)
+    for i, (start, end) in enumerate(((whole.start, at - 1), (at, whole.end))):
+        stream.shards.append(
+            ShardState(
+                number=number + i,
+                start=str(start),
+                end=str(end),
+                created_s=created_s,
+                parent=parent.number,
+            )
+        )
+    stream.version += 1
+
+
+def _merge(stream: StreamState, command: MergeShards) -> None:
+    one, other = (_open_shard(stream, n) for n in (command.shard, command.adjacent))
+    if not one.range.is_adjacent_to(other.range):
+        raise InvalidArgument(
+            f"Shards {one.id} and {other.id} in stream {stream.name} under account "
+            f"{stream.account} are not an adjacent pair of shards eligible for merging"
+        )
+    created_s = _children_created_s(command.at_ms, one, other)
+    for parent in (one, other):
+        parent.closed_s = max(command.at_ms // 1000, parent.created_s)
+    stream.shards.append(
+        ShardState(
+            number=_next_number(stream),
+            start=one.start,
+            end=other.end,
+            created_s=created_s,
+            parent=one.number,
+            adjacent_parent=other.number,
+        )
+    )
+    stream.version += 1

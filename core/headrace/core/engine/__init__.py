@@ -1,0 +1,1 @@
+"""The engine seam (`seam`) and the engines behind it (`embedded`)."""

@@ -1,0 +1,1 @@
+"""The engine for one machine: frame logs and SQLite under one data folder."""

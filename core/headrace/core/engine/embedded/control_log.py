@@ -1,0 +1,190 @@
+"""ControlLog in SQLite: commands are rows, a snapshot now and then, FULL synchronous commits.
+
+Commands that come while one commit runs share the next (group commit). A command is applied after
+its commit, in the order of its row; what the state machine refuses is refused again, the same
+way, on every replay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import msgspec
+
+from headrace.core.errors import HeadraceError, InternalFailure, UnknownFormatVersion
+
+SNAPSHOT_EVERY = 2000  # commands; bounds both the file and the replay at start
+_FORMAT = "1"
+
+S = TypeVar("S", bound=msgspec.Struct)
+C = TypeVar("C", bound=msgspec.Struct)
+
+
+class SqliteControlLog(Generic[S, C]):
+    """See `seam.ControlLog`. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        state_type: type[S],
+        command_type: object,
+        apply: Callable[[S, C], object],
+        on_fatal: Callable[[BaseException], None],
+    ) -> None:
+        """Open the database and replay it. Raises UnknownFormatVersion for a newer one's."""
+        self._apply = apply
+        self._on_fatal = on_fatal
+        self._state_type = state_type
+        self._decoder: msgspec.msgpack.Decoder[C] = msgspec.msgpack.Decoder(command_type)
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="control-log")
+        self._pending: list[tuple[C, asyncio.Future[object]]] = []
+        self._committing: asyncio.Task[None] | None = None
+        self._failed = False
+        self._prepare(path)
+        self._state, self._next = self._replay()
+        self._snapshot_at = self._next + SNAPSHOT_EVERY
+
+    def _prepare(self, path: Path) -> None:
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute("CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value BLOB)")
+        self._db.execute("CREATE TABLE IF NOT EXISTS commands (n INTEGER PRIMARY KEY, body BLOB)")
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS snapshot (one INTEGER PRIMARY KEY CHECK (one = 1), "
+            "n INTEGER, body BLOB)"
+        )
+        found = self._db.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
+        if found is None:
+            self._db.execute("INSERT INTO meta VALUES ('format', ?)", (_FORMAT,))
+        elif found[0] != _FORMAT:
+            raise UnknownFormatVersion(
+                f"{path} was written by a newer Headrace",
+                path=str(path),
+                hint="run the version that wrote it, or a later one",
+            )
+
+    def secret(self, make: Callable[[], bytes]) -> bytes:
+        """The store's secret, made by `make` the first time."""
+        self._db.execute("INSERT OR IGNORE INTO meta VALUES ('secret', ?)", (make(),))
+        row = self._db.execute("SELECT value FROM meta WHERE key = 'secret'").fetchone()
+        return bytes(row[0])
+
+    def _replay(self) -> tuple[S, int]:
+        row = self._db.execute("SELECT n, body FROM snapshot").fetchone()
+        if row is None:
+            upto, state = 0, self._state_type()
+        else:
+            upto, state = row[0], msgspec.msgpack.decode(row[1], type=self._state_type)
+        for n, body in self._db.execute(
+            "SELECT n, body FROM commands WHERE n > ? ORDER BY n", (upto,)
+        ):
+            with contextlib.suppress(HeadraceError):  # refused then, refused now
+                self._apply(state, self._decoder.decode(body))
+            upto = n
+        return state, upto + 1
+
+    @property
+    def state(self) -> S:
+        return self._state
+
+    async def submit(self, command: C) -> object:
+        if self._failed:
+            raise InternalFailure("The control log has failed and the process is stopping.")
+        future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        self._pending.append((command, future))
+        if self._committing is None:
+            self._committing = asyncio.create_task(self._commit_all())
+        return await future
+
+    async def _commit_all(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while self._pending:
+                batch, self._pending = self._pending, []
+                rows = [
+                    (self._next + i, msgspec.msgpack.encode(command))
+                    for i, (command, _) in enumerate(batch)
+                ]
+                try:
+                    await loop.run_in_executor(self._thread, self._insert, rows)
+                except sqlite3.Error as error:
+                    self._fail(batch, error)
+                    return
+                self._next += len(rows)
+                for command, future in batch:
+                    self._answer(command, future)
+                if self._next >= self._snapshot_at:
+                    await self._snapshot()
+        finally:
+            self._committing = None
+
+    def _answer(self, command: C, future: asyncio.Future[object]) -> None:
+        try:
+            result = self._apply(self._state, command)
+        except HeadraceError as error:
+            if not future.done():
+                future.set_exception(error)
+        else:
+            if not future.done():
+                future.set_result(result)
+
+    def _fail(self, batch: list[tuple[C, asyncio.Future[object]]], error: sqlite3.Error) -> None:
+        """Nothing of the batch was committed. A full disk passes; all else stops the process."""
+        full = "full" in str(error)
+        for _, future in batch:
+            if not future.done():
+                future.set_exception(
+                    InternalFailure(
+                        "No space left for the control log."
+                        if full
+                        else "The control log could not be written."
+                    )
+                )
+        if not full:
+            self._failed = True
+            self._on_fatal(error)
+
+    def _insert(self, rows: list[tuple[int, bytes]]) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            self._db.executemany("INSERT INTO commands VALUES (?, ?)", rows)
+            self._db.execute("COMMIT")
+        except sqlite3.Error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    async def _snapshot(self) -> None:
+        upto, body = self._next - 1, msgspec.msgpack.encode(self._state)
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._thread, self._write_snapshot, upto, body)
+        except sqlite3.Error:
+            return  # the commands are all there; the next snapshot will do
+        self._snapshot_at = self._next + SNAPSHOT_EVERY
+
+    def _write_snapshot(self, upto: int, body: bytes) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            self._db.execute("INSERT OR REPLACE INTO snapshot VALUES (1, ?, ?)", (upto, body))
+            self._db.execute("DELETE FROM commands WHERE n <= ?", (upto,))
+            self._db.execute("COMMIT")
+        except sqlite3.Error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    async def close(self) -> None:
+        """Wait for what was submitted, then close the file."""
+        if self._committing is not None:
+            await self._committing
+        self._thread.shutdown(wait=True)
+        self._db.close()

@@ -1,0 +1,105 @@
+"""The embedded engine: one data folder, one process.
+
+<data>/LOCK                    held while the process lives
+<data>/control.sqlite          the control log
+<data>/streams/<uid>/*.seg     a stream's frame log, with an .idx beside each sealed segment
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import shutil
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from headrace.core.clock import Clock
+from headrace.core.control.machine import Command, ControlState, apply
+from headrace.core.engine.embedded.control_log import SqliteControlLog
+from headrace.core.engine.embedded.shard_log import EmbeddedShardLog
+from headrace.core.log.files import Files, FolderLock, SystemFiles
+from headrace.core.log.stream_log import StreamLog, StreamLogOptions
+from headrace.core.model.hashing import HashKeyRange
+
+log = logging.getLogger("headrace.core")
+
+WRITER_THREADS = 16  # streams that can sync at the same moment
+
+
+class EmbeddedEngine:
+    """See `seam.Engine`. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        data: Path,
+        clock: Clock,
+        *,
+        on_fatal: Callable[[BaseException], None],
+        files: Files | None = None,
+        options: StreamLogOptions | None = None,
+    ) -> None:
+        """Open `data`, made if it is not there. Raises StorageLocked if it is in use."""
+        self._lock = FolderLock(data)
+        self._clock = clock
+        self._files = files or SystemFiles()
+        self._options = options
+        self._on_fatal = on_fatal
+        self._streams = data / "streams"
+        self._streams.mkdir(exist_ok=True)
+        self._files.sync_dir(data)
+        self._writers = ThreadPoolExecutor(WRITER_THREADS, thread_name_prefix="writer")
+        self._logs: dict[str, EmbeddedShardLog] = {}
+        self._control: SqliteControlLog[ControlState, Command] = SqliteControlLog(
+            data / "control.sqlite",
+            state_type=ControlState,
+            command_type=Command,
+            apply=apply,
+            on_fatal=on_fatal,
+        )
+        self.secret = self._control.secret(lambda: secrets.token_bytes(32))
+
+    @property
+    def control(self) -> SqliteControlLog[ControlState, Command]:
+        return self._control
+
+    def sweep(self, known: Iterable[str]) -> None:
+        """Remove log folders no stream has: what a crash left of a deletion."""
+        keep = set(known)
+        for folder in self._streams.iterdir():
+            if folder.name not in keep:
+                log.info("removing the log of a deleted stream: %s", folder.name)
+                shutil.rmtree(folder, ignore_errors=True)
+
+    async def open_log(self, uid: str, ranges: Iterable[HashKeyRange]) -> EmbeddedShardLog:
+        stream_log = await asyncio.to_thread(
+            StreamLog.open,
+            self._streams / uid,
+            self._files,
+            now_ms=self._clock.now_ms(),
+            ranges=ranges,
+            options=self._options,
+        )
+        opened = EmbeddedShardLog(stream_log, self._writers, self._clock, self._on_fatal)
+        self._logs[uid] = opened
+        return opened
+
+    async def delete_log(self, uid: str) -> None:
+        opened = self._logs.pop(uid, None)
+        if opened is not None:
+            await opened.close()
+        folder = self._streams / uid
+        if folder.exists():
+            gone = folder.with_name(f"{uid}.deleted")
+            self._files.rename(folder, gone)
+            self._files.sync_dir(self._streams)
+            await asyncio.to_thread(shutil.rmtree, gone, True)
+
+    async def close(self) -> None:
+        for opened in self._logs.values():
+            await opened.close()
+        self._logs.clear()
+        self._writers.shutdown(wait=True)
+        await self._control.close()
+        self._lock.release()

@@ -1,0 +1,147 @@
+"""The engine seam: all that the operations know of where records and control state are kept.
+
+Two narrow interfaces. `ShardLog` keeps the records of one stream's shards; `ControlLog` keeps an
+ordered, durable run of commands and the state they lead to. The `embedded` engine is the default;
+a distributed one (the Kafka protocol) implements the same two. Nothing above may know which runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from headrace.core.model.hashing import HashKeyRange
+from headrace.core.model.sequence import Position
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPut:
+    """Records for one shard. `data` is valid base64 text; `created_s` the shard's creation.
+
+    `payload_bytes` is what AWS meters: decoded data and UTF-8 partition keys.
+    """
+
+    shard: int
+    created_s: int
+    data: Sequence[str]
+    keys: Sequence[str]
+    payload_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StampedRecord:
+    """One record of an idempotent put."""
+
+    shard: int
+    created_s: int
+    data: str
+    key: str
+    hash_key: int
+    payload_bytes: int
+    sequence: int
+
+
+class RecordSlice(Protocol):
+    """Part of a shard as read: JSON objects joined by commas."""
+
+    @property
+    def parts(self) -> list[bytes]: ...
+    @property
+    def records(self) -> int: ...
+    @property
+    def next(self) -> Position: ...
+    @property
+    def next_arrival_ms(self) -> int | None:
+        """When the first record after the slice arrived; None when there is none yet."""
+
+    @property
+    def missed(self) -> bool:
+        """Records between the position asked for and the first one given have expired unread."""
+
+
+class ShardLog(Protocol):
+    """The records of one stream, by shard."""
+
+    async def append(self, puts: Sequence[ShardPut]) -> list[list[str]]:
+        """Store records; returns their sequence numbers per put, once they are durable.
+
+        Raises StorageFull (nothing stored) or ServiceUnavailable (too much in flight).
+        """
+
+    async def append_once(
+        self, producer_id: str, epoch: int, records: Sequence[StampedRecord]
+    ) -> list[str]:
+        """Store records unless the producer has stored their sequences; returns their numbers.
+
+        `records` are in the producer's order. A record already stored is answered with the
+        number of the last one stored in its place. Raises ProducerFenced with nothing stored.
+        """
+
+    def read(
+        self, shard: int, position: Position, *, floor: Position, max_records: int, max_bytes: int
+    ) -> RecordSlice:
+        """Records from `position` on, at least one if there are any. Only durable ones.
+
+        What lies before `floor` has expired and is not given.
+        """
+
+    def find_time(self, shard: int, at_ms: int) -> Position:
+        """Of the first record that arrived at `at_ms` or later; the tail if there is none."""
+
+    @property
+    def tail(self) -> Position:
+        """Just after everything put so far."""
+
+    @property
+    def oldest_arrival_ms(self) -> int:
+        """When the oldest record still stored arrived; 0 when there is none."""
+
+    @property
+    def stored_bytes(self) -> int: ...
+
+    async def seal(self, ranges: Iterable[HashKeyRange]) -> None:
+        """Wait until all that was appended is durable; `ranges` are those of new shards.
+
+        After it, the caller appends nothing more to the shards it closes.
+        """
+
+    def trim(self, before_ms: int) -> int:
+        """Remove what arrived before, in whole segments; returns how many."""
+
+    async def close(self) -> None: ...
+
+
+class ControlLog(Protocol):
+    """An ordered, durable run of commands. The total order is the compare-and-set."""
+
+    @property
+    def state(self) -> Any:
+        """The state all commands so far have led to. Read it; never change it."""
+
+    async def submit(self, command: Any) -> Any:
+        """Make a command durable, apply it, return its result.
+
+        Raises what applying raises: a refused command changes nothing.
+        """
+
+    async def close(self) -> None: ...
+
+
+class Engine(Protocol):
+    """Where everything is kept."""
+
+    @property
+    def control(self) -> ControlLog: ...
+
+    @property
+    def secret(self) -> bytes:
+        """32 random bytes made with the store; shard iterators are signed with them."""
+
+    async def open_log(self, uid: str, ranges: Iterable[HashKeyRange]) -> ShardLog:
+        """The log of a stream, made if it is not there. `ranges` are of all its shards."""
+
+    async def delete_log(self, uid: str) -> None:
+        """Remove a stream's log; its files are gone when this returns."""
+
+    async def close(self) -> None: ...
