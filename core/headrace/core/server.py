@@ -1,0 +1,227 @@
+"""The server: engine, operations and wire put together behind uvicorn.
+
+`Server` lives in a running event loop (a part of a pipeline has one); `serve` is the whole process
+of `headrace serve`. The data path comes up first: what only errors or management need is imported
+when it is first needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from headrace.core.clock import Clock, SystemClock
+from headrace.core.engine.embedded.engine import EmbeddedEngine
+from headrace.core.errors import ConfigError, HeadraceError
+from headrace.core.log.files import Files
+from headrace.core.log.stream_log import StreamLogOptions
+from headrace.core.service.catalog import Catalog
+from headrace.core.service.streams import StreamService
+from headrace.core.wire.app import App, KinesisApp
+from headrace.core.wire.auth import AccessKey, Authenticator
+from headrace.core.wire.dispatch import Dispatcher
+
+log = logging.getLogger("headrace.core")
+
+EXIT_STORE_FAILED = 70  # EX_SOFTWARE: the store could not write; a restart reads back what is there
+TRIM_INTERVAL_MS = 60_000
+KEEP_ALIVE_S = 75  # longer than the pools of the SDKs keep an idle connection
+GRACE_S = 5  # for requests under way when the server is asked to end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """How a server runs. Port 0 takes a free one.
+
+    `access_keys` maps access key ids to secrets. Without any, every signature is taken, and the
+    server binds to nothing but loopback addresses.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 4567
+    data: Path
+    access_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    limits: str = "off"
+    state_delay_ms: int = 0
+    log_options: StreamLogOptions | None = None
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn without signal handlers of its own: the process has one owner of those."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+class Server:
+    """One data folder served on one address."""
+
+    def __init__(
+        self, config: ServerConfig, *, clock: Clock | None = None, files: Files | None = None
+    ) -> None:
+        self._config = config
+        self._clock = clock or SystemClock()
+        self._files = files
+        self._endpoint = ""
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Open the data folder and listen. Raises HeadraceError when either cannot be."""
+        sock = _bind(self._config)
+        try:
+            await self._open()
+        except BaseException:
+            sock.close()
+            raise
+        host, port = sock.getsockname()[:2]
+        self._endpoint = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        dispatcher = Dispatcher(self._catalog, self._streams)
+        keys = {key: AccessKey(secret) for key, secret in self._config.access_keys.items()}
+        app = KinesisApp(dispatcher, Authenticator(keys, self._clock), self._management)
+        self._uvicorn = _Uvicorn(
+            uvicorn.Config(
+                app,
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=GRACE_S,
+            )
+        )
+        self._serving = asyncio.create_task(self._uvicorn.serve(sockets=[sock]))
+        while not self._uvicorn.started:
+            if self._serving.done():
+                self._serving.result()
+                raise HeadraceError("the HTTP server ended while starting")
+            await asyncio.sleep(0.001)
+        self._tasks.append(asyncio.create_task(self._trim()))
+
+    async def _open(self) -> None:
+        self._engine = EmbeddedEngine(
+            self._config.data,
+            self._clock,
+            on_fatal=_stop_the_process,
+            files=self._files,
+            options=self._config.log_options,
+        )
+        self._catalog = Catalog(self._engine, self._clock)
+        self._streams = StreamService(self._catalog, delay_ms=self._config.state_delay_ms)
+        self._engine.sweep(s.uid for s in self._catalog.state.streams.streams.values())
+        await self._catalog.open_all()
+        await self._streams.resume()
+
+    def _management(self) -> App:
+        from headrace.core.wire.management import management_app  # brings FastAPI: not at start
+
+        return management_app(self._catalog)
+
+    async def _trim(self) -> None:
+        while True:
+            await self._clock.sleep_ms(TRIM_INTERVAL_MS)
+            try:
+                self._catalog.trim_all()
+            except OSError as error:
+                log.error("expired segments could not be removed: %s", error)
+
+    @property
+    def endpoint(self) -> str:
+        """`http://HOST:PORT`, once started."""
+        return self._endpoint
+
+    async def stop(self) -> None:
+        """Answer what is under way, make everything durable, release the data folder."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._uvicorn.should_exit = True
+        await asyncio.gather(self._serving, return_exceptions=True)
+        await self._streams.close()
+        await self._engine.close()
+
+    async def wait(self) -> None:
+        """Until the HTTP server ends by itself or through `stop`."""
+        await asyncio.wait([self._serving])
+
+
+def _bind(config: ServerConfig) -> socket.socket:
+    """Listen on the configured address. Raises ConfigError saying what to do."""
+    if not config.access_keys and not _is_loopback(config.host):
+        raise ConfigError(
+            f"refusing to listen on {config.host} without access keys",
+            hint="give keys, or listen on 127.0.0.1",
+        )
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((config.host, config.port))
+    except OSError as error:
+        sock.close()
+        raise ConfigError(
+            f"cannot listen on {config.host}:{config.port}: {os.strerror(error.errno or 0)}",
+            hint="another process has the port, or the address is not this machine's",
+        ) from error
+    sock.listen(2048)
+    return sock
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _stop_the_process(error: BaseException) -> None:
+    """After a failed write nothing in memory can be trusted to match the disk."""
+    log.critical("the store failed and the process stops: %r", error)
+    # the answers that say so get a moment to leave
+    asyncio.get_running_loop().call_later(0.1, os._exit, EXIT_STORE_FAILED)
+
+
+def serve(config: ServerConfig) -> int:
+    """Run a server until SIGTERM or SIGINT. Returns the exit code.
+
+    Prints `headrace: listening on http://HOST:PORT` on standard output when it is ready.
+    """
+    import uvloop
+
+    try:
+        uvloop.run(_serve(config))
+    except HeadraceError as error:
+        print(f"headrace: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    return 0
+
+
+async def _serve(config: ServerConfig) -> None:
+    server = Server(config)
+    await server.start()
+    print(f"headrace: listening on {server.endpoint}", flush=True)
+    stopping = asyncio.Event()
+    loop: Any = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    ended = asyncio.create_task(server.wait())
+    asked = asyncio.create_task(stopping.wait())
+    await asyncio.wait([ended, asked], return_when=asyncio.FIRST_COMPLETED)
+    for task in (ended, asked):
+        task.cancel()
+    await server.stop()

@@ -1,0 +1,1 @@
+"""The operations, one file per group of the API. No HTTP in here."""

@@ -1,0 +1,211 @@
+"""Catalog: finds streams by name or ARN, holds their open logs and routing tables.
+
+Every operation goes through here; nobody else opens or deletes a log.
+"""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from headrace.core.clock import Clock
+from headrace.core.control.machine import ControlState
+from headrace.core.control.streams import (
+    RemoveStream,
+    ShardState,
+    StreamState,
+    not_found,
+    stream_key,
+)
+from headrace.core.engine.seam import Engine, ShardLog
+from headrace.core.errors import InternalFailure, InvalidArgument, ResourceInUse, StorageError
+from headrace.core.model.hashing import hash_digest
+from headrace.core.model.sequence import Position
+from headrace.core.service.caller import Caller
+
+log = logging.getLogger("headrace.core")
+
+
+class Routing:
+    """Which open shard a hash key belongs to. Made anew with every change of the shards."""
+
+    def __init__(self, stream: StreamState) -> None:
+        self.version = stream.version
+        self.by_number = {shard.number: shard for shard in stream.shards}
+        self.shards: list[ShardState] = sorted(stream.open_shards, key=lambda s: int(s.start))
+        self._starts = [int(shard.start).to_bytes(16, "big") for shard in self.shards]
+
+    def route(self, keys: Sequence[str], explicit: Sequence[str | None] | None) -> list[int]:
+        """Index into `shards` for each partition key; an explicit hash key goes first.
+
+        Explicit hash keys are valid decimal numbers below 2^128.
+        """
+        starts = self._starts
+        if explicit is None:
+            if len(starts) == 1:
+                return [0] * len(keys)
+            return [bisect_right(starts, hash_digest(key)) - 1 for key in keys]
+        return [
+            bisect_right(
+                starts, hash_digest(key) if given is None else int(given).to_bytes(16, "big")
+            )
+            - 1
+            for key, given in zip(keys, explicit, strict=True)
+        ]
+
+
+@dataclass(slots=True)
+class OpenStream:
+    """A stream whose log is open.
+
+    `floors` remembers, per shard, where the first unexpired record is and for which horizon (ms)
+    that was found. `closing` are shards whose last records may still be on their way to the disk:
+    a reader must not take their end for the end yet.
+    """
+
+    stream: StreamState
+    log: ShardLog
+    routing: Routing
+    floors: dict[int, tuple[int, Position]] = field(default_factory=dict)
+    closing: set[int] = field(default_factory=set)
+
+
+class Catalog:
+    """See the module. `engine.control.state` is a ControlState."""
+
+    def __init__(self, engine: Engine, clock: Clock) -> None:
+        self.engine = engine
+        self.clock = clock
+        self._open: dict[str, OpenStream] = {}
+        self._damaged: dict[str, str] = {}
+
+    @property
+    def state(self) -> ControlState:
+        state: ControlState = self.engine.control.state
+        return state
+
+    async def open_all(self) -> None:
+        """At start: finish deletions that a crash cut short, open every stream's log.
+
+        A stream whose log is damaged is refused by name and the others work.
+        """
+        for stream in list(self.state.streams.streams.values()):
+            if stream.status == "DELETING":
+                await self.remove(stream)
+                continue
+            try:
+                await self.open(stream)
+            except StorageError as error:
+                self._damaged[stream.uid] = str(error)
+                log.error("stream %s is not served: %s", stream.name, error)
+
+    def refused(self) -> dict[str, str]:
+        """Streams that are not served, and why."""
+        return {
+            stream.name: self._damaged[stream.uid]
+            for stream in self.state.streams.streams.values()
+            if stream.uid in self._damaged
+        }
+
+    async def open(self, stream: StreamState) -> OpenStream:
+        ranges = [shard.range for shard in stream.shards]
+        opened = OpenStream(stream, await self.engine.open_log(stream.uid, ranges), Routing(stream))
+        self._open[stream.uid] = opened
+        return opened
+
+    async def remove(self, stream: StreamState) -> None:
+        """Delete the log, then forget the stream."""
+        self._open.pop(stream.uid, None)
+        self._damaged.pop(stream.uid, None)
+        await self.engine.delete_log(stream.uid)
+        await self.engine.control.submit(
+            RemoveStream(
+                account=stream.account, region=stream.region, name=stream.name, uid=stream.uid
+            )
+        )
+
+    def streams_of(self, caller: Caller) -> list[StreamState]:
+        """The caller's streams, by name."""
+        return sorted(
+            (
+                stream
+                for stream in self.state.streams.streams.values()
+                if stream.account == caller.account and stream.region == caller.region
+            ),
+            key=lambda stream: stream.name,
+        )
+
+    def find(self, caller: Caller, name: str | None, arn: str | None) -> StreamState:
+        """The stream a request names, by StreamName or StreamARN.
+
+        Raises ResourceNotFound, or InvalidArgument when neither or a contradiction is given.
+        """
+        account, region = caller.account, caller.region
+        if arn is not None:
+            parts = arn.split(":", 5)
+            if len(parts) != 6 or not parts[5].startswith("stream/"):
+                raise InvalidArgument(f"Stream ARN {arn} is not valid.")
+            from_arn = parts[5].removeprefix("stream/")
+            if name is not None and name != from_arn:
+                raise InvalidArgument(
+                    f"StreamName {name} does not match the stream name in StreamARN {arn}."
+                )
+            region, account, name = parts[3], parts[4], from_arn
+        if name is None:
+            raise InvalidArgument("Either StreamName or StreamARN should be provided.")
+        stream = self.state.streams.streams.get(stream_key(account, region, name))
+        if stream is None:
+            raise not_found(account, name)
+        return stream
+
+    def opened_by_uid(self, uid: str) -> OpenStream | None:
+        """An open stream by its uid; None when it was deleted or is not served."""
+        opened = self._open.get(uid)
+        return None if opened is None else self._up_to_date(opened)
+
+    def opened(self, stream: StreamState) -> OpenStream:
+        """The open log and an up-to-date routing table of a stream."""
+        opened = self._open.get(stream.uid)
+        if opened is None:
+            damage = self._damaged.get(stream.uid)
+            if damage is not None:
+                raise InternalFailure(f"Stream {stream.name} is not served: {damage}")
+            raise not_found(stream.account, stream.name)
+        return self._up_to_date(opened)
+
+    @staticmethod
+    def _up_to_date(opened: OpenStream) -> OpenStream:
+        if opened.routing.version != opened.stream.version:
+            opened.routing = Routing(opened.stream)
+        return opened
+
+    def find_active(self, caller: Caller, name: str | None, arn: str | None) -> StreamState:
+        """As `find`, for operations that need an ACTIVE stream. Raises ResourceInUse if not."""
+        stream = self.find(caller, name, arn)
+        if stream.status != "ACTIVE":
+            raise ResourceInUse(
+                f"Stream {stream.name} under account {stream.account} not ACTIVE, instead in "
+                f"state {stream.status}"
+            )
+        return stream
+
+    def find_readable(self, caller: Caller, name: str | None, arn: str | None) -> StreamState:
+        """As `find`, for puts and reads: a CREATING or DELETING stream is not there yet (any
+        more)."""
+        stream = self.find(caller, name, arn)
+        if stream.status in ("CREATING", "DELETING"):
+            raise not_found(stream.account, stream.name)
+        return stream
+
+    def horizon_ms(self, stream: StreamState) -> int:
+        """Records that arrived before this have expired."""
+        return max(stream.horizon_ms, self.clock.now_ms() - stream.retention_hours * 3_600_000)
+
+    def trim_all(self) -> None:
+        """Remove segments that hold nothing but expired records."""
+        for stream in self.state.streams.streams.values():
+            opened = self._open.get(stream.uid)
+            if opened is not None:
+                opened.log.trim(self.horizon_ms(stream))

@@ -1,0 +1,333 @@
+"""PutRecord, PutRecords, GetShardIterator, GetRecords.
+
+The hot operations take and give columns, not a value per record; the wire renders them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from headrace.core.control.streams import ShardState, StreamState, find_shard, not_found
+from headrace.core.engine.seam import RecordSlice, ShardPut, StampedRecord
+from headrace.core.errors import (
+    InvalidArgument,
+    ResourceNotFound,
+    ServiceUnavailable,
+    StorageFull,
+    ValidationError,
+)
+from headrace.core.limits import MAX_GET_BYTES, MAX_PUT_REQUEST_BYTES, MIB
+from headrace.core.model.blobs import decoded_size
+from headrace.core.model.hashing import MAX_HASH_KEY, hash_key
+from headrace.core.model.sequence import BEGINNING, MAX_INDEX, ORDINAL_BITS, Position, parse
+from headrace.core.model.shards import shard_id, shard_number
+from headrace.core.service.caller import Caller
+from headrace.core.service.catalog import Catalog, OpenStream
+from headrace.core.service.iterators import IteratorCodec
+
+
+@dataclass(slots=True)
+class PutColumns:
+    """The records of a put, by column. `data` is valid base64 text of `data_bytes` in all."""
+
+    data: Sequence[str]
+    keys: Sequence[str]
+    explicit: Sequence[str | None] | None
+    data_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """The producer of an idempotent put; `sequences` has one per record."""
+
+    producer_id: str
+    epoch: int
+    sequences: Sequence[int]
+
+
+@dataclass(slots=True)
+class PutAnswer:
+    """One sequence number and shard id per record, in the request's order."""
+
+    sequence_numbers: list[str]
+    shard_ids: list[str]
+
+
+@dataclass(slots=True)
+class GetAnswer:
+    """What GetRecords found. `next_iterator` is None at the end of a closed shard."""
+
+    slice: RecordSlice
+    next_iterator: str | None
+    millis_behind_latest: int
+    child_shards: list[dict[str, Any]]
+
+
+class RecordService:
+    """The record operations on a catalog of streams."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._clock = catalog.clock
+        self._iterators = IteratorCodec(catalog.engine.secret)
+
+    # -- put -----------------------------------------------------------------------------------
+
+    async def put(
+        self,
+        caller: Caller,
+        name: str | None,
+        arn: str | None,
+        columns: PutColumns,
+        stamp: Stamp | None = None,
+    ) -> PutAnswer:
+        """Store records in the order given; returns once they are durable.
+
+        Raises ValidationError for a record over the stream's limit, ServiceUnavailable when the
+        disk is full or cannot keep up; then nothing of the request is stored.
+        """
+        stream = self._catalog.find_readable(caller, name, arn)
+        opened = self._catalog.opened(stream)
+        self._check_sizes(stream, columns)
+        if columns.explicit is not None:
+            _check_explicit(columns.explicit)
+        routes = opened.routing.route(columns.keys, columns.explicit)
+        try:
+            if stamp is not None:
+                return await self._put_once(opened, columns, routes, stamp)
+            return await self._put(opened, columns, routes)
+        except StorageFull as error:
+            raise ServiceUnavailable(str(error)) from error
+
+    async def _put(self, opened: OpenStream, columns: PutColumns, routes: list[int]) -> PutAnswer:
+        shards = opened.routing.shards
+        data, keys = columns.data, columns.keys
+        groups: dict[int, list[int]] = {}
+        for i, route in enumerate(routes):
+            group = groups.get(route)
+            if group is None:
+                groups[route] = [i]
+            else:
+                group.append(i)
+        if len(groups) == 1:
+            shard = shards[routes[0]]
+            put = ShardPut(shard.number, shard.created_s, data, keys, columns.data_bytes)
+            (numbers,) = await opened.log.append([put])
+            return PutAnswer(numbers, [shard.id] * len(numbers))
+        share = columns.data_bytes // len(groups)
+        puts = [
+            ShardPut(
+                shards[route].number,
+                shards[route].created_s,
+                [data[i] for i in group],
+                [keys[i] for i in group],
+                share,
+            )
+            for route, group in groups.items()
+        ]
+        answers = await opened.log.append(puts)
+        sequence_numbers = [""] * len(routes)
+        for group, numbers in zip(groups.values(), answers, strict=True):
+            for i, number in zip(group, numbers, strict=True):
+                sequence_numbers[i] = number
+        ids = {route: shards[route].id for route in groups}
+        return PutAnswer(sequence_numbers, [ids[route] for route in routes])
+
+    async def _put_once(
+        self, opened: OpenStream, columns: PutColumns, routes: list[int], stamp: Stamp
+    ) -> PutAnswer:
+        if len(stamp.sequences) != len(columns.data):
+            raise InvalidArgument(
+                f"The request has {len(columns.data)} records but {len(stamp.sequences)} producer "
+                "sequences."
+            )
+        if any(b < a for a, b in zip(stamp.sequences, stamp.sequences[1:], strict=False)):
+            raise InvalidArgument("The producer sequences of a request must not go down.")
+        shards = opened.routing.shards
+        explicit = columns.explicit
+        records = [
+            StampedRecord(
+                shard=shards[route].number,
+                created_s=shards[route].created_s,
+                data=data,
+                key=key,
+                hash_key=hash_key(key)
+                if explicit is None or (given := explicit[i]) is None
+                else int(given),
+                payload_bytes=len(data),
+                sequence=sequence,
+            )
+            for i, (route, data, key, sequence) in enumerate(
+                zip(routes, columns.data, columns.keys, stamp.sequences, strict=True)
+            )
+        ]
+        numbers = await opened.log.append_once(stamp.producer_id, stamp.epoch, records)
+        return PutAnswer(numbers, [shards[route].id for route in routes])
+
+    def _check_sizes(self, stream: StreamState, columns: PutColumns) -> None:
+        limit = stream.max_record_kib * 1024
+        # cheap bound first: only a request with something large in it is looked at by record
+        if max(map(len, columns.data)) // 4 * 3 + 1024 > limit:
+            for i, (data, key) in enumerate(zip(columns.data, columns.keys, strict=True), 1):
+                if decoded_size(data) + len(key.encode()) > limit:
+                    where = "data" if len(columns.data) == 1 else f"records.{i}.member.data"
+                    raise ValidationError(
+                        f"1 validation error detected: Value at '{where}' failed to satisfy "
+                        f"constraint: Member must have length less than or equal to {limit}"
+                    )
+        if columns.data_bytes + sum(map(len, columns.keys)) > MAX_PUT_REQUEST_BYTES:
+            raise InvalidArgument(f"Records size exceeds {MAX_PUT_REQUEST_BYTES // MIB} MB limit")
+
+    # -- iterators -----------------------------------------------------------------------------
+
+    def get_shard_iterator(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
+        stream = self._catalog.find_readable(
+            caller, request.get("StreamName"), request.get("StreamARN")
+        )
+        number = shard_number(request["ShardId"])
+        shard = find_shard(stream, number) if number is not None else None
+        if shard is None:
+            raise ResourceNotFound(
+                f"Shard {request['ShardId'] if number is None else shard_id(number)} in stream "
+                f"{stream.name} under account {stream.account} does not exist"
+            )
+        opened = self._catalog.opened(stream)
+        position = self._starting_position(stream, shard, opened, request)
+        now_ms = self._clock.now_ms()
+        return {"ShardIterator": self._iterators.issue(stream.uid, shard.number, position, now_ms)}
+
+    def _starting_position(
+        self, stream: StreamState, shard: ShardState, opened: OpenStream, request: dict[str, Any]
+    ) -> Position:
+        kind = request["ShardIteratorType"]
+        text = request.get("StartingSequenceNumber")
+        if kind in ("AT_SEQUENCE_NUMBER", "AFTER_SEQUENCE_NUMBER"):
+            if text is None:
+                raise InvalidArgument(_SEQUENCE_RULE.format(kind, "no StartingSequenceNumber"))
+            return self._at_sequence_number(stream, shard, text, after=kind[:5] == "AFTER")
+        if text is not None:
+            raise InvalidArgument(_SEQUENCE_RULE.format(kind, "also a StartingSequenceNumber"))
+        if kind == "TRIM_HORIZON":
+            return BEGINNING
+        if kind == "LATEST":
+            return opened.log.tail
+        at_ms = request.get("Timestamp")
+        if at_ms is None:
+            raise InvalidArgument(
+                "Must specify timestampInMillis parameter for iterator of type AT_TIMESTAMP. "
+                "Current request has no timestamp parameter."
+            )
+        now_ms = self._clock.now_ms()
+        if at_ms > now_ms:
+            raise InvalidArgument(
+                "The timestampInMillis parameter cannot be greater than the "
+                f"currentTimestampInMillis. timestampInMillis: {at_ms}, "
+                f"currentTimestampInMillis: {now_ms}"
+            )
+        return opened.log.find_time(shard.number, max(at_ms, 0))
+
+    def _at_sequence_number(
+        self, stream: StreamState, shard: ShardState, text: str, *, after: bool
+    ) -> Position:
+        found = parse(text)
+        if found is None or (found.created_s != shard.created_s and found.shard == shard.number):
+            raise InvalidArgument(
+                f"StartingSequenceNumber {text} used in GetShardIterator on shard {shard.id} in "
+                f"stream {stream.name} under account {stream.account} is invalid."
+            )
+        if found.shard != shard.number:
+            raise InvalidArgument(
+                f"Invalid StartingSequenceNumber. It encodes {shard_id(found.shard)}, while it was "
+                f"used in a call to a shard with {shard.id}"
+            )
+        position = found.position
+        if after and position.record_index >> ORDINAL_BITS == MAX_INDEX >> ORDINAL_BITS:
+            raise InvalidArgument(
+                "Invalid SequenceNumber for ShardIteratorType AFTER_SEQUENCE_NUMBER, "
+                "SequenceNumber has reached max possible value for the shard."
+            )
+        if position == BEGINNING:
+            return BEGINNING  # the shard's own StartingSequenceNumber: before every record
+        return position.after() if after else position
+
+    # -- get -----------------------------------------------------------------------------------
+
+    def get(self, caller: Caller, token: str, limit: int) -> GetAnswer:
+        """Records from where the iterator points, at most `limit` and 10 MiB."""
+        now_ms = self._clock.now_ms()
+        iterator = self._iterators.read(token, now_ms)
+        opened = self._catalog.opened_by_uid(iterator.uid)
+        if opened is None:
+            raise ResourceNotFound(
+                "The stream of this shard iterator does not exist (any more), or is not served."
+            )
+        stream = opened.stream
+        if stream.account != caller.account or stream.region != caller.region:
+            raise InvalidArgument("Invalid ShardIterator.")
+        if stream.status == "DELETING":
+            raise not_found(stream.account, stream.name)
+        shard = opened.routing.by_number.get(iterator.shard)
+        if shard is None:  # expired and gone from the listing since the iterator was issued
+            raise ResourceNotFound(
+                f"Shard {shard_id(iterator.shard)} in stream {stream.name} under account "
+                f"{stream.account} does not exist"
+            )
+        floor = self._floor(opened, shard.number)
+        found = opened.log.read(
+            shard.number,
+            iterator.position,
+            floor=floor,
+            max_records=limit,
+            max_bytes=MAX_GET_BYTES,
+        )
+        at_end = found.next_arrival_ms is None
+        behind_ms = 0 if at_end else max(now_ms - (found.next_arrival_ms or 0), 0)
+        if at_end and not shard.is_open and shard.number not in opened.closing:
+            return GetAnswer(found, None, 0, _children(stream, shard))
+        token = self._iterators.issue(stream.uid, shard.number, found.next, now_ms)
+        return GetAnswer(found, token, behind_ms, [])
+
+    def _floor(self, opened: OpenStream, shard: int) -> Position:
+        """Where the shard's first unexpired record is; looked up once a second."""
+        horizon_ms = self._catalog.horizon_ms(opened.stream)
+        if opened.log.oldest_arrival_ms >= horizon_ms:
+            return BEGINNING
+        known = opened.floors.get(shard)
+        if known is not None and 0 <= horizon_ms - known[0] < 1000:
+            return known[1]
+        floor = opened.log.find_time(shard, horizon_ms)
+        opened.floors[shard] = (horizon_ms, floor)
+        return floor
+
+
+_SEQUENCE_RULE = (
+    "Must either specify (1) AT_SEQUENCE_NUMBER or AFTER_SEQUENCE_NUMBER and "
+    "StartingSequenceNumber or (2) TRIM_HORIZON or LATEST and no StartingSequenceNumber. "
+    "Request specified {} and {}."
+)
+
+
+def _check_explicit(explicit: Sequence[str | None]) -> None:
+    for given in explicit:
+        if given is not None and int(given) > MAX_HASH_KEY:
+            raise InvalidArgument(
+                "Invalid ExplicitHashKey. ExplicitHashKey must be in the range: [0, 2^128-1]. "
+                f"Specified value was {given}"
+            )
+
+
+def _children(stream: StreamState, shard: ShardState) -> list[dict[str, Any]]:
+    """ChildShards, as GetRecords answers them at the end of a closed shard."""
+    return [
+        {
+            "ShardId": child.id,
+            "ParentShards": [
+                shard_id(n) for n in (child.parent, child.adjacent_parent) if n is not None
+            ],
+            "HashKeyRange": {"StartingHashKey": child.start, "EndingHashKey": child.end},
+        }
+        for child in stream.shards
+        if shard.number in (child.parent, child.adjacent_parent)
+    ]

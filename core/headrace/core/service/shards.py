@@ -1,0 +1,179 @@
+"""ListShards, SplitShard, MergeShards."""
+
+from __future__ import annotations
+
+import binascii
+import json
+from typing import Any
+
+import pybase64
+
+from headrace.core.control.streams import MergeShards, ShardState, SplitShard, StreamState
+from headrace.core.errors import ExpiredNextToken, InvalidArgument, ResourceNotFound
+from headrace.core.limits import LIST_TOKEN_LIFETIME_MS
+from headrace.core.model.hashing import HashKeyRange
+from headrace.core.model.shards import shard_number
+from headrace.core.service.caller import Caller
+from headrace.core.service.catalog import Catalog
+from headrace.core.service.streams import describe_shard
+
+_LIST_LIMIT = 1000  # model, ListShardsInput.MaxResults: default and most a page
+
+
+class ShardService:
+    """The shards of a stream."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._clock = catalog.clock
+
+    async def list_shards(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
+        token, name = request.get("NextToken"), request.get("StreamName")
+        arn = request.get("StreamARN")
+        start = request.get("ExclusiveStartShardId")
+        shard_filter = request.get("ShardFilter")
+        if token is None and name is None and arn is None:
+            raise InvalidArgument("Either NextToken or StreamName should be provided.")
+        if token is not None:
+            if name is not None or arn is not None:
+                raise InvalidArgument("NextToken and StreamName cannot be provided together.")
+            name, start, shard_filter = self._read_token(token)
+        stream = self._catalog.find(caller, name, arn)
+        shards = self._filtered(stream, shard_filter)
+        if start is not None:
+            shards = [shard for shard in shards if shard.id > start]
+        limit = request.get("MaxResults", _LIST_LIMIT)
+        page = shards[:limit]
+        answer: dict[str, Any] = {"Shards": [describe_shard(shard) for shard in page]}
+        if len(shards) > limit:
+            answer["NextToken"] = self._make_token(stream.name, page[-1].id, shard_filter)
+        return answer
+
+    def _make_token(self, name: str, start: str, shard_filter: dict[str, Any] | None) -> str:
+        body = json.dumps([name, start, shard_filter, self._clock.now_ms()])
+        return pybase64.b64encode(body.encode()).decode()
+
+    def _read_token(self, token: str) -> tuple[str, str, dict[str, Any] | None]:
+        try:
+            name, start, shard_filter, issued_ms = json.loads(
+                pybase64.b64decode(token, validate=True)
+            )
+            age_ms = self._clock.now_ms() - int(issued_ms)
+        except (binascii.Error, ValueError, TypeError):
+            raise InvalidArgument("Invalid NextToken.") from None
+        if age_ms > LIST_TOKEN_LIFETIME_MS:
+            raise ExpiredNextToken(
+                f"NextToken expired. It was issued {age_ms} milliseconds ago, more than the "
+                f"tolerated {LIST_TOKEN_LIFETIME_MS}."
+            )
+        return name, start, shard_filter
+
+    def _filtered(
+        self, stream: StreamState, shard_filter: dict[str, Any] | None
+    ) -> list[ShardState]:
+        """The shards a ShardFilter asks for; all of them without one."""
+        if shard_filter is None:
+            return stream.shards
+        horizon_ms = self._catalog.horizon_ms(stream)
+        match shard_filter["Type"]:
+            case "AFTER_SHARD_ID":
+                after = shard_filter.get("ShardId")
+                if after is None:
+                    raise InvalidArgument("ShardFilter AFTER_SHARD_ID must have a ShardId.")
+                return [shard for shard in stream.shards if shard.id > after]
+            case "AT_LATEST":
+                return stream.open_shards
+            case "AT_TRIM_HORIZON":
+                return [s for s in stream.shards if _open_at(s, horizon_ms)]
+            case "AT_TIMESTAMP" | "FROM_TIMESTAMP" as kind:
+                at_ms = shard_filter.get("Timestamp")
+                if at_ms is None:
+                    raise InvalidArgument(f"ShardFilter {kind} must have a Timestamp.")
+                at_ms = max(at_ms, horizon_ms)
+                if kind == "AT_TIMESTAMP":
+                    return [s for s in stream.shards if _open_at(s, at_ms)]
+                return [s for s in stream.shards if s.is_open or _closed_ms(s) >= at_ms]
+            case _:  # FROM_TRIM_HORIZON
+                return [s for s in stream.shards if s.is_open or _closed_ms(s) >= horizon_ms]
+
+    # -- resharding ----------------------------------------------------------------------------
+
+    async def split_shard(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
+        stream = self._catalog.find_active(
+            caller, request.get("StreamName"), request.get("StreamARN")
+        )
+        number = self._number(stream, request["ShardToSplit"])
+        at = int(request["NewStartingHashKey"])
+        parent = next((s for s in stream.open_shards if s.number == number), None)
+        ranges = []
+        if parent is not None and parent.range.start < at <= parent.range.end:
+            ranges = [HashKeyRange(parent.range.start, at - 1), HashKeyRange(at, parent.range.end)]
+        command = SplitShard(
+            account=stream.account,
+            region=stream.region,
+            name=stream.name,
+            shard=number,
+            at=str(at),
+            at_ms=self._clock.now_ms(),
+        )
+        await self._reshard(stream, {number}, ranges, command)
+        return {}
+
+    async def merge_shards(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
+        stream = self._catalog.find_active(
+            caller, request.get("StreamName"), request.get("StreamARN")
+        )
+        shard = self._number(stream, request["ShardToMerge"])
+        adjacent = self._number(stream, request["AdjacentShardToMerge"])
+        command = MergeShards(
+            account=stream.account,
+            region=stream.region,
+            name=stream.name,
+            shard=shard,
+            adjacent=adjacent,
+            at_ms=self._clock.now_ms(),
+        )
+        await self._reshard(stream, {shard, adjacent}, [], command)
+        return {}
+
+    async def _reshard(
+        self,
+        stream: StreamState,
+        parents: set[int],
+        ranges: list[HashKeyRange],
+        command: SplitShard | MergeShards,
+    ) -> None:
+        """Close the parents and open their children, with puts and reads going on.
+
+        1. The producers' memory is cut at the children's ranges, before any child takes a put.
+        2. The parents are marked as closing: their end is not shown to readers yet.
+        3. The command closes them; from here on nothing is appended to them.
+        4. What was appended before is made durable; then their end is the end.
+        """
+        opened = self._catalog.opened(stream)
+        await opened.log.seal(ranges)
+        opened.closing |= parents
+        try:
+            await self._catalog.engine.control.submit(command)
+            await opened.log.seal([])
+        finally:
+            opened.closing -= parents
+
+    @staticmethod
+    def _number(stream: StreamState, text: str) -> int:
+        number = shard_number(text)
+        if number is None:
+            raise ResourceNotFound(
+                f"Could not find shard {text} in stream {stream.name} under account "
+                f"{stream.account}."
+            )
+        return number
+
+
+def _closed_ms(shard: ShardState) -> int:
+    assert shard.closed_s is not None
+    return shard.closed_s * 1000 + 999
+
+
+def _open_at(shard: ShardState, at_ms: int) -> bool:
+    return shard.created_s * 1000 <= at_ms and (shard.is_open or _closed_ms(shard) > at_ms)

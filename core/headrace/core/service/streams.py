@@ -1,0 +1,268 @@
+"""CreateStream, DescribeStream, DescribeStreamSummary, ListStreams, DeleteStream, retention."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Coroutine
+from typing import Any
+
+from headrace.core.control.streams import (
+    ActivateStream,
+    CreateStream,
+    SetRetention,
+    ShardState,
+    StartDeletion,
+    StreamState,
+)
+from headrace.core.errors import HeadraceError, InvalidArgument, LimitExceeded
+from headrace.core.limits import (
+    DEFAULT_SHARD_QUOTA,
+    MAX_RETENTION_HOURS,
+    MIN_RETENTION_HOURS,
+    ON_DEMAND_SHARDS,
+)
+from headrace.core.model.shards import shard_id
+from headrace.core.service.caller import Caller
+from headrace.core.service.catalog import Catalog
+
+log = logging.getLogger("headrace.core")
+
+_DESCRIBE_LIMIT = 100  # model, DescribeStreamInput.Limit: default 100
+_LIST_LIMIT = 100
+
+
+class StreamService:
+    """The life of streams.
+
+    `delay_ms` is how long CREATING and DELETING last, for those who test their waiting; 0 means
+    that a stream is ACTIVE (gone) when the call returns.
+    """
+
+    def __init__(
+        self, catalog: Catalog, *, delay_ms: int = 0, shard_quota: int = DEFAULT_SHARD_QUOTA
+    ) -> None:
+        self._catalog = catalog
+        self._clock = catalog.clock
+        self._delay_ms = delay_ms
+        self._shard_quota = shard_quota
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def create_stream(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
+        mode = request.get("StreamModeDetails", {}).get("StreamMode", "PROVISIONED")
+        count = request.get("ShardCount")
+        if mode == "ON_DEMAND":
+            if count is not None:
+                raise InvalidArgument("ShardCount must not be set for a stream in ON_DEMAND mode.")
+            count = ON_DEMAND_SHARDS
+        elif count is None:
+            raise InvalidArgument("ShardCount must be set for a stream in PROVISIONED mode.")
+        if count > self._shard_quota:  # before any range is computed for a billion shards
+            raise LimitExceeded(
+                f"Requested {count} shards, more than the limit of {self._shard_quota}."
+            )
+        stream = await self._catalog.engine.control.submit(
+            CreateStream(
+                account=caller.account,
+                region=caller.region,
+                name=request["StreamName"],
+                uid=secrets.token_hex(8),
+                at_ms=self._clock.now_ms(),
+                mode=mode,
+                shards=count,
+                max_record_kib=request.get("MaxRecordSizeInKiB", 1024),
+                tags=request.get("Tags", {}),
+                shard_quota=self._shard_quota,
+            )
+        )
+        await self._catalog.open(stream)
+        await self._after_delay(self._activate(stream))
+        return {}
+
+    async def resume(self) -> None:
+        """At start: what a crash left CREATING or UPDATING becomes ACTIVE."""
+        for stream in list(self._catalog.state.streams.streams.values()):
+            if stream.status in ("CREATING", "UPDATING"):
+                await self._activate(stream)
+
+    async def _activate(self, stream: StreamState) -> None:
+        await self._catalog.engine.control.submit(
+            ActivateStream(
+                account=stream.account, region=stream.region, name=stream.name, uid=stream.uid
+            )
+        )
+
+    async def delete_stream(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
+        stream = self._catalog.find(caller, request.get("StreamName"), request.get("StreamARN"))
+        if stream.status != "DELETING":
+            await self._catalog.engine.control.submit(
+                StartDeletion(account=stream.account, region=stream.region, name=stream.name)
+            )
+            await self._after_delay(self._catalog.remove(stream))
+        return {}
+
+    async def _after_delay(self, step: Coroutine[Any, Any, None]) -> None:
+        if not self._delay_ms:
+            await step
+            return
+
+        async def later() -> None:
+            await self._clock.sleep_ms(self._delay_ms)
+            try:
+                await step
+            except HeadraceError as error:
+                log.error("a stream could not change its state: %s", error)
+
+        task = asyncio.create_task(later())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def close(self) -> None:
+        """Give up waiting for state changes; `resume` takes them up at the next start."""
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+
+    # -- describing ----------------------------------------------------------------------------
+
+    async def describe_stream(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
+        stream = self._catalog.find(caller, request.get("StreamName"), request.get("StreamARN"))
+        shards = stream.shards
+        start = request.get("ExclusiveStartShardId")
+        if start is not None:
+            shards = [shard for shard in shards if shard.id > start]
+        limit = request.get("Limit", _DESCRIBE_LIMIT)
+        return {
+            "StreamDescription": {
+                **self._common(stream),
+                "Shards": [describe_shard(shard) for shard in shards[:limit]],
+                "HasMoreShards": len(shards) > limit,
+                "EncryptionType": "NONE",
+            }
+        }
+
+    async def describe_stream_summary(
+        self, caller: Caller, request: dict[str, Any]
+    ) -> dict[str, Any]:
+        stream = self._catalog.find(caller, request.get("StreamName"), request.get("StreamARN"))
+        return {
+            "StreamDescriptionSummary": {
+                **self._common(stream),
+                "EncryptionType": "NONE",
+                "OpenShardCount": len(stream.open_shards),
+                "ConsumerCount": 0,
+                "MaxRecordSizeInKiB": stream.max_record_kib,
+            }
+        }
+
+    @staticmethod
+    def _common(stream: StreamState) -> dict[str, Any]:
+        return {
+            "StreamName": stream.name,
+            "StreamARN": stream.arn,
+            "StreamStatus": stream.status,
+            "StreamModeDetails": {"StreamMode": stream.mode},
+            "RetentionPeriodHours": stream.retention_hours,
+            "StreamCreationTimestamp": stream.created_ms,
+            "EnhancedMonitoring": [{"ShardLevelMetrics": []}],
+        }
+
+    async def list_streams(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
+        streams = self._catalog.streams_of(caller)
+        start = request.get("NextToken") or request.get("ExclusiveStartStreamName")
+        if start is not None:
+            streams = [stream for stream in streams if stream.name > start]
+        limit = request.get("Limit", _LIST_LIMIT)
+        page = streams[:limit]
+        answer: dict[str, Any] = {
+            "StreamNames": [stream.name for stream in page],
+            "StreamSummaries": [
+                {
+                    "StreamName": stream.name,
+                    "StreamARN": stream.arn,
+                    "StreamStatus": stream.status,
+                    "StreamModeDetails": {"StreamMode": stream.mode},
+                    "StreamCreationTimestamp": stream.created_ms,
+                }
+                for stream in page
+            ],
+            "HasMoreStreams": len(streams) > limit,
+        }
+        if len(streams) > limit:
+            answer["NextToken"] = page[-1].name
+        return answer
+
+    # -- retention -----------------------------------------------------------------------------
+
+    async def increase_stream_retention_period(
+        self, caller: Caller, request: dict[str, Any]
+    ) -> dict[str, Any]:
+        stream, hours = self._retention_request(caller, request)
+        if hours < stream.retention_hours:
+            raise InvalidArgument(
+                f"Requested retention period ({hours} hours) for stream {stream.name} can not be "
+                f"shorter than existing retention period ({stream.retention_hours} hours). Use "
+                "DecreaseRetentionPeriod API."
+            )
+        return await self._set_retention(stream, hours)
+
+    async def decrease_stream_retention_period(
+        self, caller: Caller, request: dict[str, Any]
+    ) -> dict[str, Any]:
+        stream, hours = self._retention_request(caller, request)
+        if hours > stream.retention_hours:
+            raise InvalidArgument(
+                f"Requested retention period ({hours} hours) for stream {stream.name} can not be "
+                f"longer than existing retention period ({stream.retention_hours} hours). Use "
+                "IncreaseRetentionPeriod API."
+            )
+        return await self._set_retention(stream, hours)
+
+    def _retention_request(
+        self, caller: Caller, request: dict[str, Any]
+    ) -> tuple[StreamState, int]:
+        hours: int = request["RetentionPeriodHours"]
+        if hours < MIN_RETENTION_HOURS:
+            raise InvalidArgument(
+                f"Minimum allowed retention period is {MIN_RETENTION_HOURS} hours. Requested "
+                f"retention period ({hours} hours) is too short."
+            )
+        if hours > MAX_RETENTION_HOURS:
+            raise InvalidArgument(
+                f"Maximum allowed retention period is {MAX_RETENTION_HOURS} hours. Requested "
+                f"retention period ({hours} hours) is too long."
+            )
+        stream = self._catalog.find_active(
+            caller, request.get("StreamName"), request.get("StreamARN")
+        )
+        return stream, hours
+
+    async def _set_retention(self, stream: StreamState, hours: int) -> dict[str, Any]:
+        # what has expired by the old retention stays expired under a longer one
+        await self._catalog.engine.control.submit(
+            SetRetention(
+                account=stream.account,
+                region=stream.region,
+                name=stream.name,
+                hours=hours,
+                horizon_ms=self._catalog.horizon_ms(stream),
+            )
+        )
+        return {}
+
+
+def describe_shard(shard: ShardState) -> dict[str, Any]:
+    """A shard as DescribeStream and ListShards answer it."""
+    answer: dict[str, Any] = {
+        "ShardId": shard.id,
+        "HashKeyRange": {"StartingHashKey": shard.start, "EndingHashKey": shard.end},
+        "SequenceNumberRange": {"StartingSequenceNumber": shard.starting_sequence_number},
+    }
+    if shard.parent is not None:
+        answer["ParentShardId"] = shard_id(shard.parent)
+    if shard.adjacent_parent is not None:
+        answer["AdjacentParentShardId"] = shard_id(shard.adjacent_parent)
+    if not shard.is_open:
+        answer["SequenceNumberRange"]["EndingSequenceNumber"] = shard.ending_sequence_number
+    return answer

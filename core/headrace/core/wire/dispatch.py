@@ -1,0 +1,216 @@
+"""From a target and a body to an answer: which operation, its checks in order, its encoding."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from headrace.core.errors import (
+    CorruptSegment,
+    HeadraceError,
+    InternalFailure,
+    Serialization,
+    ServiceError,
+    UnknownOperation,
+    ValidationError,
+)
+from headrace.core.model.records import (
+    PRODUCER_EPOCH_HEADER,
+    PRODUCER_HEADER,
+    PRODUCER_SEQUENCES_HEADER,
+    decode_sequences,
+)
+from headrace.core.service.caller import Caller
+from headrace.core.service.catalog import Catalog
+from headrace.core.service.leases import OPERATIONS as LEASE_OPERATIONS
+from headrace.core.service.leases import LeaseService
+from headrace.core.service.records import RecordService, Stamp
+from headrace.core.service.shards import ShardService
+from headrace.core.service.streams import StreamService
+from headrace.core.wire import codec, hot
+
+log = logging.getLogger("headrace.core")
+
+KINESIS_TARGET = "Kinesis_20131202."
+EXTENSION_TARGET = "Headrace_20261122."
+RECORDS_EXPIRED_HEADER = (b"x-headrace-records-expired", b"true")
+
+_PRODUCER = PRODUCER_HEADER.encode()
+_EPOCH = PRODUCER_EPOCH_HEADER.encode()
+_SEQUENCES = PRODUCER_SEQUENCES_HEADER.encode()
+
+Operation = Callable[[Caller, dict[str, Any]], Awaitable[dict[str, Any]]]
+
+
+class Answer(NamedTuple):
+    """What goes back: status, headers beyond the usual ones, body."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+class Dispatcher:
+    """All operations of one catalog."""
+
+    def __init__(self, catalog: Catalog, streams: StreamService) -> None:
+        self._records = records = RecordService(catalog)
+        shards = ShardService(catalog)
+        self._leases = LeaseService(
+            catalog.engine.control.submit, lambda: catalog.state.leases, clock=catalog.clock
+        )
+
+        async def get_shard_iterator(caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
+            answer = records.get_shard_iterator(caller, request)
+            hot.refuse_dry_run(bool(request.get("DryRun")))
+            return answer
+
+        self._cold: dict[str, Operation] = {
+            "CreateStream": streams.create_stream,
+            "DecreaseStreamRetentionPeriod": streams.decrease_stream_retention_period,
+            "DeleteStream": streams.delete_stream,
+            "DescribeStream": streams.describe_stream,
+            "DescribeStreamSummary": streams.describe_stream_summary,
+            "GetShardIterator": get_shard_iterator,
+            "IncreaseStreamRetentionPeriod": streams.increase_stream_retention_period,
+            "ListShards": shards.list_shards,
+            "ListStreams": streams.list_streams,
+            "MergeShards": shards.merge_shards,
+            "SplitShard": shards.split_shard,
+        }
+        self._hot = {
+            "PutRecords": self._put_records,
+            "PutRecord": self._put_record,
+            "GetRecords": self._get_records,
+        }
+
+    @property
+    def operations(self) -> frozenset[str]:
+        """The Kinesis operations that are answered."""
+        return frozenset(self._cold) | frozenset(self._hot)
+
+    async def dispatch(
+        self,
+        caller: Caller,
+        target: str,
+        content_type: str,
+        headers: Mapping[bytes, bytes],
+        body: bytes,
+    ) -> Answer:
+        """Answer one authenticated request. Never raises: an error is an answer too.
+
+        `content_type` is codec.JSON or codec.CBOR; `headers` have lower-case names.
+        """
+        try:
+            if target.startswith(KINESIS_TARGET):
+                name = target[len(KINESIS_TARGET) :]
+                run_hot = self._hot.get(name)
+                if run_hot is not None:
+                    return await run_hot(caller, content_type, headers, body)
+                run_cold = self._cold.get(name)
+                if run_cold is None:
+                    raise UnknownOperation("")
+                request = _validate(name, codec.decode(body, content_type))
+                answer = await run_cold(caller, request)
+                return Answer(200, [], codec.encode_response(name, answer, content_type))
+            if target.startswith(EXTENSION_TARGET):
+                return await self._extension(caller, target[len(EXTENSION_TARGET) :], body)
+            raise UnknownOperation("")
+        except HeadraceError as error:
+            return Answer(*codec.encode_error(_on_the_wire(error), content_type))
+        except Exception:
+            log.exception("an unexpected error while answering %s", target)
+            return Answer(*codec.encode_error(InternalFailure("Internal failure."), content_type))
+
+    async def _put_records(
+        self, caller: Caller, content_type: str, headers: Mapping[bytes, bytes], body: bytes
+    ) -> Answer:
+        request = hot.decode_put_records(
+            body,
+            content_type == codec.JSON,
+            lambda: _validate("PutRecords", codec.decode(body, content_type)),
+        )
+        hot.refuse_dry_run(request.dry_run)
+        stamp = _stamp(headers) if _PRODUCER in headers else None
+        answer = await self._records.put(caller, request.name, request.arn, request.columns, stamp)
+        return Answer(200, [], hot.render_put_records(answer, content_type))
+
+    async def _put_record(
+        self, caller: Caller, content_type: str, headers: Mapping[bytes, bytes], body: bytes
+    ) -> Answer:
+        request = hot.decode_put_record(
+            body,
+            content_type == codec.JSON,
+            lambda: _validate("PutRecord", codec.decode(body, content_type)),
+        )
+        hot.refuse_dry_run(request.dry_run)
+        stamp = _stamp(headers) if _PRODUCER in headers else None
+        answer = await self._records.put(caller, request.name, request.arn, request.columns, stamp)
+        return Answer(200, [], hot.render_put_record(answer, content_type))
+
+    async def _get_records(
+        self, caller: Caller, content_type: str, headers: Mapping[bytes, bytes], body: bytes
+    ) -> Answer:
+        token, limit, is_dry = hot.decode_get_records(
+            body,
+            content_type == codec.JSON,
+            lambda: _validate("GetRecords", codec.decode(body, content_type)),
+        )
+        answer = self._records.get(caller, token, limit)
+        hot.refuse_dry_run(is_dry)
+        extra = [RECORDS_EXPIRED_HEADER] if answer.slice.missed else []
+        return Answer(200, extra, hot.render_get_records(answer, content_type))
+
+    async def _extension(self, caller: Caller, name: str, body: bytes) -> Answer:
+        """Headrace's own operations: leases. JSON only."""
+        found = LEASE_OPERATIONS.get(name)
+        if found is None:
+            raise UnknownOperation("")
+        request_type, method = found
+        try:
+            request = msgspec.json.decode(body, type=request_type)
+        except msgspec.ValidationError as error:
+            raise ValidationError(str(error)) from error
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise Serialization(str(error)) from error
+        answer = await getattr(self._leases, method)(
+            request, account=caller.account, region=caller.region
+        )
+        return Answer(200, [], msgspec.json.encode(answer))
+
+
+def _validate(name: str, request: object) -> dict[str, Any]:
+    from headrace.core.wire.validation import validate  # loads the service model: not at start
+
+    return validate(name, request)
+
+
+def _stamp(headers: Mapping[bytes, bytes]) -> Stamp:
+    """The producer's headers. Raises ValidationError naming the header that is wrong."""
+    producer_id = headers[_PRODUCER].decode("latin-1")
+    hot.check_producer_id(producer_id)
+    try:
+        epoch = int(headers.get(_EPOCH, b"0"))
+    except ValueError:
+        epoch = -1
+    if not 0 <= epoch < 2**63:
+        raise ValidationError("The X-Headrace-Producer-Epoch header must be an integer >= 0.")
+    try:
+        sequences = decode_sequences(headers.get(_SEQUENCES, b"").decode("latin-1"))
+    except ValueError as error:
+        raise ValidationError(
+            f"The X-Headrace-Producer-Sequences header must be first,+delta,+delta: {error}."
+        ) from error
+    return Stamp(producer_id, epoch, sequences)
+
+
+def _on_the_wire(error: HeadraceError) -> ServiceError:
+    """What a client is told. Storage trouble is ours to mend, so it is a 500 that names itself."""
+    if isinstance(error, ServiceError):
+        return error
+    if isinstance(error, CorruptSegment):
+        log.error("%s", error)
+    return InternalFailure(str(error))

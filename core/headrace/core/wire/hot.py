@@ -1,0 +1,253 @@
+"""PutRecord, PutRecords and GetRecords bodies, decoded by type and rendered by column.
+
+The three operations that move records do not go through the model's validator unless something
+is wrong: msgspec decodes a good request straight into structs, and whatever it does not take is
+handed to the validator to be explained as AWS explains it (or, rarely, to be accepted after all).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+import pybase64
+
+from headrace.core.errors import DryRun, ValidationError
+from headrace.core.limits import MAX_RECORDS_PER_GET, MAX_RECORDS_PER_PUT
+from headrace.core.model.blobs import total_decoded_size
+from headrace.core.service.records import GetAnswer, PutAnswer, PutColumns
+from headrace.core.wire.codec import CBOR, encode_response
+
+_Key = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+_Name = Annotated[str, msgspec.Meta(pattern="^[a-zA-Z0-9_.-]+$", max_length=128)]
+_HashKey = Annotated[str, msgspec.Meta(pattern=r"^(0|([1-9]\d{0,38}))\Z")]
+
+
+class _Entry(msgspec.Struct, gc=False):
+    Data: str
+    PartitionKey: _Key
+    ExplicitHashKey: _HashKey | None = None
+
+
+class _PutRecords(msgspec.Struct, gc=False):
+    Records: Annotated[list[_Entry], msgspec.Meta(min_length=1, max_length=MAX_RECORDS_PER_PUT)]
+    StreamName: _Name | None = None
+    StreamARN: str | None = None
+    DryRun: bool = False
+
+
+class _PutRecord(msgspec.Struct, gc=False):
+    Data: str
+    PartitionKey: _Key
+    StreamName: _Name | None = None
+    StreamARN: str | None = None
+    ExplicitHashKey: _HashKey | None = None
+    SequenceNumberForOrdering: str | None = None
+    DryRun: bool = False
+
+
+class _GetRecords(msgspec.Struct, gc=False):
+    ShardIterator: Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
+    Limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_RECORDS_PER_GET)] = MAX_RECORDS_PER_GET
+    DryRun: bool = False
+
+
+class PutRequest(NamedTuple):
+    """What PutRecord and PutRecords come down to."""
+
+    name: str | None
+    arn: str | None
+    columns: PutColumns
+    dry_run: bool
+
+
+_decode_put_records = msgspec.json.Decoder(_PutRecords).decode
+_decode_put_record = msgspec.json.Decoder(_PutRecord).decode
+_decode_get_records = msgspec.json.Decoder(_GetRecords).decode
+
+Validate = Callable[[], dict[str, Any]]
+"""Runs the model's validator on the request at hand; raises what AWS would answer."""
+
+
+def decode_put_records(body: bytes, is_json: bool, validate: Validate) -> PutRequest:
+    """A PutRecords body -> columns. Raises ServiceError as AWS does."""
+    if is_json:
+        try:
+            request = _decode_put_records(body)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            pass
+        else:
+            records = request.Records
+            data = [record.Data for record in records]
+            size = total_decoded_size(data)
+            if size is not None:
+                explicit = [record.ExplicitHashKey for record in records]
+                columns = PutColumns(
+                    data,
+                    [record.PartitionKey for record in records],
+                    explicit if any(explicit) else None,
+                    size,
+                )
+                return PutRequest(request.StreamName, request.StreamARN, columns, request.DryRun)
+    checked = validate()
+    return PutRequest(
+        checked.get("StreamName"),
+        checked.get("StreamARN"),
+        _columns(checked["Records"]),
+        bool(checked.get("DryRun")),
+    )
+
+
+def decode_put_record(body: bytes, is_json: bool, validate: Validate) -> PutRequest:
+    """A PutRecord body -> columns of one. Raises ServiceError as AWS does."""
+    if is_json:
+        try:
+            request = _decode_put_record(body)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            pass
+        else:
+            data = [request.Data]
+            size = total_decoded_size(data)
+            if size is not None and request.SequenceNumberForOrdering is None:
+                given = request.ExplicitHashKey
+                columns = PutColumns(
+                    data, [request.PartitionKey], None if given is None else [given], size
+                )
+                return PutRequest(request.StreamName, request.StreamARN, columns, request.DryRun)
+    checked = validate()
+    return PutRequest(
+        checked.get("StreamName"),
+        checked.get("StreamARN"),
+        _columns([checked]),
+        bool(checked.get("DryRun")),
+    )
+
+
+def _columns(entries: Sequence[dict[str, Any]]) -> PutColumns:
+    """Columns of entries as the validator gives them."""
+    for i, entry in enumerate(entries, 1):
+        if "PartitionKey" not in entry:
+            where = "partitionKey" if len(entries) == 1 else f"records.{i}.member.partitionKey"
+            raise ValidationError(
+                f"1 validation error detected: Value null at '{where}' failed to satisfy "
+                "constraint: Member must not be null"
+            )
+    explicit = [entry.get("ExplicitHashKey") for entry in entries]
+    return PutColumns(
+        [pybase64.b64encode_as_string(entry["Data"]) for entry in entries],
+        [entry["PartitionKey"] for entry in entries],
+        explicit if any(explicit) else None,
+        sum(len(entry["Data"]) for entry in entries),
+    )
+
+
+def decode_get_records(body: bytes, is_json: bool, validate: Validate) -> tuple[str, int, bool]:
+    """A GetRecords body -> iterator, limit, dry run."""
+    if is_json:
+        try:
+            request = _decode_get_records(body)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            pass
+        else:
+            return request.ShardIterator, request.Limit, request.DryRun
+    checked = validate()
+    return (
+        checked["ShardIterator"],
+        checked.get("Limit", MAX_RECORDS_PER_GET),
+        bool(checked.get("DryRun")),
+    )
+
+
+def render_put_records(answer: PutAnswer, content_type: str) -> bytes:
+    numbers, ids = answer.sequence_numbers, answer.shard_ids
+    if content_type == CBOR:
+        records = [
+            {"SequenceNumber": number, "ShardId": shard}
+            for number, shard in zip(numbers, ids, strict=True)
+        ]
+        return encode_response(
+            "PutRecords", {"FailedRecordCount": 0, "Records": records}, content_type
+        )
+    inside = ",".join(
+        [
+            f'{{"SequenceNumber":"{number}","ShardId":"{shard}"}}'
+            for number, shard in zip(numbers, ids, strict=True)
+        ]
+    )
+    return f'{{"FailedRecordCount":0,"Records":[{inside}]}}'.encode()
+
+
+def render_put_record(answer: PutAnswer, content_type: str) -> bytes:
+    number, shard = answer.sequence_numbers[0], answer.shard_ids[0]
+    if content_type == CBOR:
+        return encode_response(
+            "PutRecord", {"SequenceNumber": number, "ShardId": shard}, content_type
+        )
+    return f'{{"SequenceNumber":"{number}","ShardId":"{shard}"}}'.encode()
+
+
+class _Record(msgspec.Struct, gc=False):
+    ApproximateArrivalTimestamp: float
+    Data: bytes
+    PartitionKey: str
+    SequenceNumber: str
+
+
+_decode_records = msgspec.json.Decoder(list[_Record]).decode
+
+
+def render_get_records(answer: GetAnswer, content_type: str) -> bytes:
+    """The stored JSON objects as they are, or decoded once more for a CBOR reader."""
+    if content_type == CBOR:
+        return _render_get_records_cbor(answer)
+    parts = [b'{"Records":[', b",".join(answer.slice.parts)]
+    tail = f'],"MillisBehindLatest":{answer.millis_behind_latest}'
+    if answer.next_iterator is not None:
+        tail += f',"NextShardIterator":"{answer.next_iterator}"}}'
+    elif answer.child_shards:
+        tail += f',"ChildShards":{msgspec.json.encode(answer.child_shards).decode()}}}'
+    else:
+        tail += "}"
+    parts.append(tail.encode())
+    return b"".join(parts)
+
+
+def _render_get_records_cbor(answer: GetAnswer) -> bytes:
+    records = _decode_records(b"[" + b",".join(answer.slice.parts) + b"]")
+    response: dict[str, Any] = {
+        "Records": [
+            {
+                "ApproximateArrivalTimestamp": round(record.ApproximateArrivalTimestamp * 1000),
+                "Data": record.Data,
+                "PartitionKey": record.PartitionKey,
+                "SequenceNumber": record.SequenceNumber,
+            }
+            for record in records
+        ],
+        "MillisBehindLatest": answer.millis_behind_latest,
+        "NextShardIterator": answer.next_iterator,
+        "ChildShards": answer.child_shards or None,
+    }
+    return encode_response("GetRecords", response, CBOR)
+
+
+def refuse_dry_run(is_dry: bool) -> None:
+    """A dry run of what would have worked is answered with an error, as AWS does."""
+    if is_dry:
+        raise DryRun(
+            "The request would have succeeded, but it was rejected because the DryRun parameter "
+            "was specified."
+        )
+
+
+_PRODUCER_ID = re.compile(r"[\x21-\x7e]{1,256}")
+
+
+def check_producer_id(text: str) -> None:
+    """Raises ValidationError unless it is 1..256 printable ASCII characters."""
+    if not _PRODUCER_ID.fullmatch(text):
+        raise ValidationError(
+            "The X-Headrace-Producer header must be 1 to 256 printable ASCII characters."
+        )

@@ -1,0 +1,58 @@
+"""What all rooms' tests share: a real server process, a client on it, boto3."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from headrace.core.client import StreamClient
+from headrace.core.testing.server_process import ServerProcess
+
+# Child processes find the four rooms in a bare checkout as pytest does.
+_ROOT = Path(__file__).parent.parent
+_ROOMS = [str(_ROOT / room) for room in ("core", "agent", "triggers", "sinks")]
+os.environ["PYTHONPATH"] = os.pathsep.join([*_ROOMS, *filter(None, [os.environ.get("PYTHONPATH")])])
+# boto3 and s3fs never look beyond this machine for credentials.
+os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
+os.environ.setdefault("AWS_CONFIG_FILE", os.devnull)
+os.environ.setdefault("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ServerProcess]:
+    """`headrace serve` on a fresh data folder."""
+    with ServerProcess(tmp_path / "stream") as process:
+        yield process
+
+
+@pytest.fixture
+async def client(server: ServerProcess) -> AsyncIterator[StreamClient]:
+    """A client on `server`."""
+    async with StreamClient(server.target) as stream_client:
+        yield stream_client
+
+
+@pytest.fixture
+def kinesis(server: ServerProcess) -> Iterator[Any]:
+    """boto3's Kinesis client on `server`, unmodified, with no retries of its own."""
+    client = boto3_kinesis(server.endpoint)
+    yield client
+    client.close()
+
+
+def boto3_kinesis(endpoint: str, **config: Any) -> Any:
+    """An unmodified boto3 client."""
+    import boto3
+    from botocore.config import Config
+
+    return boto3.client(
+        "kinesis",
+        endpoint_url=endpoint,
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+        config=Config(retries={"max_attempts": 0}, **config),
+    )
