@@ -1,0 +1,82 @@
+"""Fixtures of the triggers' tests: functions in files, and workers that run them."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from headrace.triggers.function import FunctionFile
+from headrace.triggers.protocol import Start
+from headrace.triggers.worker_pool import WorkerPool
+from triggers_support import MakePool, WriteFunction
+
+
+@pytest.fixture
+def write_function(tmp_path: Path) -> WriteFunction:
+    """Write source to `functions/<name>.py`, return its path."""
+
+    def write(source: str, name: str = "function") -> Path:
+        path = tmp_path / "functions" / f"{name}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(textwrap.dedent(source))
+        return path
+
+    return write
+
+
+@pytest.fixture
+async def make_pool(tmp_path: Path) -> AsyncIterator[MakePool]:
+    """A WorkerPool on a file; closed at the end."""
+    pools: list[WorkerPool] = []
+
+    def make(
+        path: Path,
+        *,
+        memory_bytes: int | None = None,
+        size: int = 1,
+        load_timeout_ms: int = 60_000,
+    ) -> WorkerPool:
+        start = Start(
+            file=str(path),
+            attribute="handler",
+            function_name="function-handler",
+            function_arn="arn:aws:lambda:us-east-1:123456789012:function:function-handler",
+            source_stream="source",
+            memory_bytes=memory_bytes,
+        )
+        pool = WorkerPool(
+            FunctionFile(path),
+            start,
+            size=size,
+            region="us-east-1",
+            load_timeout_ms=load_timeout_ms,
+        )
+        pools.append(pool)
+        return pool
+
+    yield make
+    for pool in pools:
+        await pool.close()
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_left() -> Iterator[None]:
+    """Every worker a test started is gone when it ends."""
+    yield
+    left = [pid for pid in _children() if b"headrace.triggers.worker" in _command(pid)]
+    assert not left, f"workers left behind: {left}"
+
+
+def _children() -> list[int]:
+    tasks = Path("/proc/self/task")
+    return [int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()]
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""

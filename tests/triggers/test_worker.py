@@ -1,0 +1,603 @@
+"""Whatever a handler does to its process, the runner gets an error and goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from headrace.triggers.function import FunctionError, FunctionUnavailable
+from headrace.triggers.protocol import MAX_RESPONSE_BYTES, Emit, Invoke
+from headrace.triggers.worker_pool import WorkerPool
+from triggers_support import MakePool, WriteFunction, content, exists, until
+
+MIB = 1024 * 1024
+
+
+async def call(pool: WorkerPool, event: object = None, *, timeout_ms: int = 20_000) -> object:
+    """Invoke with an event document, return what the handler returned."""
+    request = Invoke("request-1", json.dumps(event).encode(), timeout_ms)
+    answer, _ = await pool.invoke(request, on_start=lambda _version: None)
+    return json.loads(answer.payload)
+
+
+async def emits(pool: WorkerPool, event: object = None) -> list[Emit]:
+    request = Invoke("request-1", json.dumps(event).encode(), 20_000)
+    answer, _ = await pool.invoke(request, on_start=lambda _version: None)
+    return answer.emits
+
+
+async def failure(
+    pool: WorkerPool, event: object = None, *, timeout_ms: int = 20_000
+) -> FunctionError:
+    with pytest.raises(FunctionError) as caught:
+        await call(pool, event, timeout_ms=timeout_ms)
+    return caught.value
+
+
+class TestHandlers:
+    async def test_a_lambda_handler_runs_unchanged(
+        self, write_function: WriteFunction, make_pool: MakePool
+    ) -> None:
+        path = write_function(
+            """
+            import os
+            def handler(event, context):
+                left = context.get_remaining_time_in_millis()
+                return {
+                    "event": event,
+                    "name": context.function_name,
+                    "version": context.function_version,
+                    "arn": context.invoked_function_arn,
+                    "memory": context.memory_limit_in_mb,
+                    "request": context.aws_request_id,
+                    "group": context.log_group_name,
+                    "stream": context.log_stream_name,
+                    "identity": context.identity.cognito_identity_id,
+                    "client": context.client_context,
+                    "left_is_right": 4000 < left <= 5000,
+                    "environment": os.environ["AWS_LAMBDA_FUNCTION_NAME"],
+                }
+            """
+        )
+        pool = make_pool(path, memory_bytes=512 * MIB)
+        assert await call(pool, {"Records": []}, timeout_ms=5_000) == {
+            "event": {"Records": []},
+            "name": "function-handler",
+            "version": "$LATEST",
+            "arn": "arn:aws:lambda:us-east-1:123456789012:function:function-handler",
+            "memory": "512",
+            "request": "request-1",
+            "group": "/aws/lambda/function-handler",
+            "stream": "request-1",
+            "identity": None,
+            "client": None,
+            "left_is_right": True,
+            "environment": "function-handler",
+        }
+
+    async def test_async_handlers_share_one_loop(
+        self, write_function: WriteFunction, make_pool: MakePool
+    ) -> None:
+        path = write_function(
+            """
+            import asyncio
+            loops = []
+            async def handler(event, context):
+                await asyncio.sleep(0)
+                loops.append(asyncio.get_running_loop())
+                return len(loops), len(set(loops))
+            """
+        )
+        pool = make_pool(path)
+        assert await call(pool) == [1, 1]
+        assert await call(pool) == [2, 1]
+
+    async def test_a_neighbouring_module_can_be_imported(
+        self, write_function: WriteFunction, make_pool: MakePool
+    ) -> None:
+        write_function("answer = 42", name="neighbour")
+        path = write_function("import neighbour\ndef handler(e, c): return neighbour.answer")
+        assert await call(make_pool(path)) == 42
+
+    async def test_a_file_named_like_a_standard_module(
+        self, write_function: WriteFunction, make_pool: MakePool
+    ) -> None:
+        path = write_function("def handler(e, c):\n    return 1", name="json")
+        assert await call(make_pool(path)) == 1
+
+    async def test_decimals_are_numbers(
+        self, write_function: WriteFunction, make_pool: MakePool
+    ) -> None:
+        path = write_function(
+            "from decimal import Decimal\ndef handler(e, c): return [Decimal('1.5')]"
+        )
+        assert await call(make_pool(path)) == [1.5]
+
+    async def test_what_it_prints_is_logged_and_kept_apart_from_the_answer(
+        self,
+        write_function: WriteFunction,
+        make_pool: MakePool,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        path = write_function(
+            """
+            import logging, os, sys
+            def handler(event, context):
+                print("to stdout")
+                print("to stderr", file=sys.stderr)
+                logging.getLogger().error("to the log")
+                os.write(1, b"to the descriptor\\n")
+                return "ok"
+            """
+        )
+        caplog.set_level("INFO", logger="headrace.triggers.function")
+        pool = make_pool(path)
+        answer, output = await pool.invoke(
+            Invoke("r", b"null", 20_000), on_start=lambda _version: None
+        )
+        assert answer.payload == b'"ok"'
+        for text in ("to stdout", "to stderr", "to the log", "to the descriptor"):
+            assert text in output
+            assert text in caplog.text
+        assert "[function-handler] to stdout" in caplog.messages
+
+
+class TestErrors:
+    async def test_an_exception_has_its_type_message_and_stack(
+        self, write_function: WriteFunction, make_pool: MakePool
+    ) -> None:
+        path = write_function("def handler(e, c):\n    print('so far')\n    return 1 / 0")
+        pool = make_pool(path)
+        error = await failure(pool)
+        assert (error.error_type, error.message) == ("ZeroDivisionError", "division by zero")
+        assert "return 1 / 0" in error.stack
+        assert "worker.py" not in error.stack
+        assert error.output == "so far\n"
+
+    async def test_after_an_exception_the_worker_is_used_again(
+        self, write_function: WriteFunction, make_pool: MakePool
+    ) -> None:
+        path = write_function(
+            """
+            import os
+            def handler(event, context):
+                if event:
+                    raise SystemExit(os.getpid())
+                return os.getpid()
+            """
+        )
+        pool = make_pool(path)
+        error = await failure(pool, True)
+        assert error.error_type == "SystemExit"
+        assert await call(pool) == int(error.message)
+
+    async def test_os_exit(self, write_function: WriteFunction, make_pool: MakePool) -> None:
+        """Scenario 17."""
+        path = write_function(
+            """
+            import os
+            def handler(event, context):
+                if event:
+                    print("last words")
+                    os._exit(event)
+                return os.getpid()
+            """
+        )
+        pool = make_pool(path)
+        first = await call(pool)
+        error = await failure(pool, 3)
+        assert error.error_type == "Runtime.ExitError"
+        assert error.message == "Runtime exited with error: exit status 3"
+        assert error.output == "last words\n"
+        assert await call(pool) != first
+
+    async def test_sigkill(self, write_function: WriteFunction, make_pool: MakePool) -> None:
+        """Scenario 18."""
+        path = write_function(
+            """
+            import os, signal
+            def handler(event, context):
+                print("before the kill")
+                os.kill(os.getpid(), signal.SIGKILL)
+            """
+        )
+        error = await failure(make_pool(path))
+        assert "signal: killed" in error.message
+        assert error.output == "before the kill\n"
+
+    async def test_a_worker_killed_between_invocations_costs_nothing(
+        self, write_function: WriteFunction, make_pool: MakePool
+    ) -> None:
+        path = write_function("import os\ndef handler(e, c): return os.getpid()")
+        pool = make_pool(path)
+        pid = await call(pool)
+        assert isinstance(pid, int)
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: not exists(pid))
+        await asyncio.sleep(0.05)  # until asyncio's watcher thread has told the loop
+        assert await call(pool) != pid
+
+    @pytest.mark.parametrize(
+        "hang",
+        [
+            "while True: pass",
+            "import time; time.sleep(1000)",
+            "pthread_sigmask(SIG_BLOCK, valid_signals()); pause()",
+            "raise_signal(SIGSTOP)",
+        ],
+    )
+    async def test_a_hang_is_killed_at_the_timeout(
+        self, write_function: WriteFunction, make_pool: MakePool, hang: str
+    ) -> None:
+        """Scenario 20."""
+        path = write_function(
+            f"""
+            from signal import *
+            def handler(event, context):
+                print("hm")
+                {hang}
+            """
+        )
+        pool = make_pool(path)
+        began = time.monotonic()
+        error = await failure(pool, timeout_ms=300)
+        assert error.message == "Task timed out after 0.30 seconds"
+        assert error.output == "hm\n"
+        assert time.monotonic() - began < 15
+
+    @pytest.mark.parametrize("crash", [True, False])
+    async def test_children_die_with_the_worker(
+        self, write_function: WriteFunction, make_pool: MakePool, tmp_path: Path, crash: bool
+    ) -> None:
+        """Scenario 21: after a crash that leaves a child behind, and after a timeout."""
+        path = write_function(
+            """
+            import os, subprocess, time
+            def handler(event, context):
+                child = subprocess.Popen(["sleep", "1000"])
+                open(event["file"], "w").write(str(child.pid))
+                if event["crash"]:
+                    os._exit(1)
+                time.sleep(1000)
+            """
+        )
+        file = tmp_path / "child"
+        await failure(make_pool(path), {"file": str(file), "crash": crash}, timeout_ms=2_000)
+        await until(lambda: not exists(int(file.read_text())))
+
+    async def test_a_forked_child_that_returns_answers_nothing(
+        self, write_function: WriteFunction, make_pool: MakePool
+    ) -> None:
+        path = write_function(
+            """
+            import os
+            def handler(event, context):
+                if event == "fork" and (pid := os.fork()):
+                    os.waitpid(pid, 0)
+                    return "parent"
+                return "child" if event == "fork" else event
+            """
+        )
+        pool = make_pool(path)
+        assert await call(pool, "fork") == "parent"
+        assert await call(pool, "next") == "next"
+
+    async def test_memory(self, write_function: WriteFunction, make_pool: MakePool) -> None:
+        """Scenario 19: only the worker suffers, and the error says what was short."""
+        path = write_function(
+            """
+            import os
+            def handler(event, context):
+                if event:
+                    hoard = [bytearray(10_000_000) for _ in range(1000)]
+                return os.getpid()
+            """
+        )
+        pool = make_pool(path, memory_bytes=256 * MIB)
+        pid = await call(pool)
+        error = await failure(pool, True)
+        assert error.message == "Runtime exited: out of memory, over its limit of 256.0 MiB"
+        assert error.error_type == "MemoryError"
+        assert await call(pool) != pid
+
+    @pytest.mark.parametrize(
+        ("returned", "message"),
+        [
+            ("object()", "Unable to marshal response: Object of type object is not JSON"),
+            ("b'bytes'", "Unable to marshal response: Object of type bytes is not JSON"),
+            ("(lambda x: x.append(x) or x)([])", "Unable to marshal response: Circular"),
+            ("'\\ud800'", "Unable to marshal response: 'utf-8' codec can't encode"),
+        ],
+    )
+    async def test_an_unserialisable_response(
+        self, write_function: WriteFunction, make_pool: MakePool, returned: str, message: str
+    ) -> None:
+        """Scenario 22."""
+        path = write_function(f"def handler(event, context):\n    return {returned}\n")
+        error = await failure(make_pool(path))
+        assert error.error_type == "Runtime.MarshalError"
+        assert error.message.startswith(message)
+
+    async def test_a_response_over_6_mb(
+        self, write_function: WriteFunction, make_pool: MakePool
+    ) -> None:
+        """Scenario 22: to the byte."""
+        path = write_function("def handler(size, context):\n    return 'x' * (size - 2)\n")
+        pool = make_pool(path)
+        assert len(str(await call(pool, MAX_RESPONSE_BYTES))) == MAX_RESPONSE_BYTES - 2
+        error = await failure(pool, MAX_RESPONSE_BYTES + 1)
+        assert error.error_type == "Function.ResponseSizeTooLarge"
+        assert "(6291556 bytes)" in error.message
+
+    async def test_a_flood_of_output_neither_blocks_nor_fills_anything(
+        self,
+        write_function: WriteFunction,
+        make_pool: MakePool,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """Scenario 22: 64 MiB of output; the tail is kept, the log says what it left out."""
+        path = write_function(
+            """
+            def handler(event, context):
+                for _ in range(1024):
+                    print("x" * 65535)
+                print("the end")
+                return "ok"
+            """
+        )
+        caplog.set_level("INFO", logger="headrace.triggers.function")
+        pool = make_pool(path)
+        answer, output = await pool.invoke(
+            Invoke("r", b"null", 60_000), on_start=lambda _version: None
+        )
+        assert answer.payload == b'"ok"'
+        assert output.endswith("x\nthe end\n")
+        assert len(output) == 64 * 1024
+        await pool.close()
+        assert len(caplog.records) < 1_010
+        assert "more bytes of output not logged" in caplog.text
+
+    async def test_an_exception_of_megabytes_is_cut(
+        self, write_function: WriteFunction, make_pool: MakePool
+    ) -> None:
+        path = write_function("def handler(e, c):\n    raise ValueError('x' * 50_000_000)")
+        error = await failure(make_pool(path))
+        assert len(error.message) == len(error.stack) == 64 * 1024
+
+    async def test_an_exception_that_cannot_be_shown(
+        self, write_function: WriteFunction, make_pool: MakePool
+    ) -> None:
+        path = write_function(
+            """
+            class Odd(Exception):
+                def __str__(self):
+                    raise RuntimeError
+            def handler(event, context):
+                raise Odd
+            """
+        )
+        assert (await failure(make_pool(path))).error_type == "Odd"
+
+    async def test_a_handler_that_closes_every_descriptor(
+        self, write_function: WriteFunction, make_pool: MakePool
+    ) -> None:
+        path = write_function("import os\ndef handler(e, c): os.closerange(0, 256)")
+        error = await failure(make_pool(path))
+        assert error.error_type == "Runtime.ExitError"
+
+    async def test_a_cancelled_invocation_kills_its_worker(
+        self, write_function: WriteFunction, make_pool: MakePool, tmp_path: Path
+    ) -> None:
+        path = write_function(
+            """
+            import os, time
+            def handler(event, context):
+                open(event, "w").write(str(os.getpid()))
+                time.sleep(1000)
+            """
+        )
+        file = tmp_path / "pid"
+        task = asyncio.create_task(call(make_pool(path), str(file)))
+        await until(lambda: content(file))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await until(lambda: not exists(int(file.read_text())))
+
+
+class TestLoading:
+    async def unavailable(self, pool: WorkerPool) -> FunctionUnavailable:
+        def started(_version: str) -> None:
+            raise AssertionError("it was invoked")
+
+        with pytest.raises(FunctionUnavailable) as caught:
+            await pool.invoke(Invoke("r", b"null", 20_000), on_start=started)
+        return caught.value
+
+    async def test_a_missing_file(self, tmp_path: Path, make_pool: MakePool) -> None:
+        error = await self.unavailable(make_pool(tmp_path / "none.py"))
+        assert "none.py: No such file" in error.message
+
+    @pytest.mark.parametrize(
+        ("source", "message"),
+        [
+            ("def handler(e, c:", "SyntaxError"),
+            ("import there_is_no_such_module", "there_is_no_such_module"),
+            ("raise SystemExit(3)", "SystemExit: 3"),
+            ("import os; os._exit(3)", "exit status 3"),
+            ("def handle(e, c): ...", "function.py has no 'handler'"),
+            ("handler = 5", "cannot be called"),
+        ],
+    )
+    async def test_a_file_that_cannot_be_imported(
+        self, write_function: WriteFunction, make_pool: MakePool, source: str, message: str
+    ) -> None:
+        """Scenario 23, as far as a file has versions: nothing is invoked."""
+        error = await self.unavailable(make_pool(write_function(source)))
+        assert message in error.message
+
+    async def test_an_import_that_hangs(
+        self, write_function: WriteFunction, make_pool: MakePool
+    ) -> None:
+        path = write_function("import time\ntime.sleep(1000)")
+        error = await self.unavailable(make_pool(path, load_timeout_ms=500))
+        assert "took longer than 0.5 s" in error.message
+
+    async def test_an_import_error_has_its_stack(
+        self, write_function: WriteFunction, make_pool: MakePool
+    ) -> None:
+        path = write_function("def build():\n    return {}['nothing']\n\nthing = build()\n")
+        error = await self.unavailable(make_pool(path))
+        assert "in build" in error.stack
+        assert "importlib" not in error.stack
+
+    async def test_changed_content_runs_in_a_fresh_worker(
+        self, write_function: WriteFunction, make_pool: MakePool
+    ) -> None:
+        """Same length and quick succession: what the bytecode cache would get wrong."""
+        path = write_function("def handler(e, c): return 1")
+        pool = make_pool(path)
+        for version in (1, 2, 3):
+            path.write_text(f"def handler(e, c): return {version}")
+            os.utime(path, ns=(version, version))
+            assert await call(pool) == version
+
+    async def test_a_repaired_file_is_taken_up(
+        self, write_function: WriteFunction, make_pool: MakePool
+    ) -> None:
+        path = write_function("def handler(e, c) return 1")
+        pool = make_pool(path)
+        await self.unavailable(pool)
+        path.write_text("def handler(e, c): return 1")
+        assert await call(pool) == 1
+
+    async def test_a_touched_file_keeps_its_worker(
+        self, write_function: WriteFunction, make_pool: MakePool
+    ) -> None:
+        path = write_function("import os\ndef handler(e, c): return os.getpid()")
+        pool = make_pool(path)
+        pid = await call(pool)
+        path.touch()
+        assert await call(pool) == pid
+
+
+class TestEmits:
+    async def test_they_come_with_the_answer_in_order(
+        self, write_function: WriteFunction, make_pool: MakePool
+    ) -> None:
+        path = write_function(
+            """
+            def handler(event, context):
+                context.emit("alerts", b"\\x00\\xff", "k1")
+                context.emit("alerts", "text ü", partition_key="k2", sequence_number="49")
+            """
+        )
+        assert await emits(make_pool(path)) == [
+            Emit("alerts", b"\x00\xff", "k1", None),
+            Emit("alerts", "text ü".encode(), "k2", "49"),
+        ]
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ("'source', b'', 'k'", "is the stream this trigger reads"),
+            ("'s', {}, 'k'", "data is bytes or str, not dict"),
+            ("'s', b'', ''", "1 to 256 characters"),
+            ("'s', b'', 'k' * 257", "1 to 256 characters"),
+            ("'', b'', 'k'", "name of a stream"),
+            ("'s', bytes(10 * 1024 * 1024 + 1), 'k'", "10 MiB at most"),
+            ("'s', bytes(8 * 1024 * 1024), 'k'", "about 8 MiB"),
+        ],
+    )
+    async def test_one_that_could_never_be_put_is_refused_at_once(
+        self, write_function: WriteFunction, make_pool: MakePool, arguments: str, message: str
+    ) -> None:
+        """Scenario 44 among them."""
+        path = write_function(f"def handler(e, context):\n    context.emit({arguments})\n")
+        error = await failure(make_pool(path))
+        assert message in error.message
+        assert "context.emit(" in error.stack
+
+    async def test_65536_fit_and_no_more(
+        self, write_function: WriteFunction, make_pool: MakePool
+    ) -> None:
+        path = write_function(
+            "def handler(n, context):\n    for _ in range(n): context.emit('s', b'', 'k')\n"
+        )
+        pool = make_pool(path)
+        assert len(await emits(pool, 65_536)) == 65_536
+        assert "at most 65536 records" in (await failure(pool, 65_537)).message
+
+    async def test_a_thread_that_emits_too_late_is_told(
+        self, write_function: WriteFunction, make_pool: MakePool
+    ) -> None:
+        path = write_function(
+            """
+            kept = []
+            def handler(event, context):
+                if not kept:
+                    kept.append(context)
+                    return
+                try:
+                    kept[0].emit("s", b"", "k")
+                except RuntimeError as error:
+                    return str(error)
+            """
+        )
+        pool = make_pool(path)
+        await call(pool)
+        assert "this invocation is over" in str(await call(pool))
+
+
+class TestPool:
+    async def test_no_more_processes_than_its_size(
+        self, write_function: WriteFunction, make_pool: MakePool
+    ) -> None:
+        path = write_function(
+            "import os, time\ndef handler(e, c):\n    time.sleep(0.1)\n    return os.getpid()"
+        )
+        pool = make_pool(path, size=2)
+        pids = await asyncio.gather(*(call(pool) for _ in range(6)))
+        assert len(set(map(str, pids))) == 2
+
+    async def test_workers_die_with_the_runner(
+        self, write_function: WriteFunction, tmp_path: Path
+    ) -> None:
+        """The runner is killed while its handler hangs: nobody is there to kill the worker."""
+        path = write_function(
+            """
+            import os, time
+            def handler(event, context):
+                open(event, "w").write(str(os.getpid()))
+                while True: time.sleep(1)
+            """
+        )
+        file = tmp_path / "pid"
+        runner = await asyncio.create_subprocess_exec(
+            "python",
+            "-c",
+            f"""
+import asyncio, json
+from pathlib import Path
+from headrace.triggers.function import FunctionFile
+from headrace.triggers.protocol import Invoke, Start
+from headrace.triggers.worker_pool import WorkerPool
+async def main():
+    file = {str(path)!r}
+    start = Start(file=file, attribute="handler", function_name="f", function_arn="arn",
+                  source_stream="s", memory_bytes=None)
+    pool = WorkerPool(FunctionFile(Path(file)), start, size=1, region="us-east-1")
+    await pool.invoke(Invoke("r", json.dumps({str(file)!r}).encode(), 60_000), on_start=print)
+asyncio.run(main())
+""",
+        )
+        await until(lambda: content(file))
+        runner.kill()
+        await runner.wait()
+        await until(lambda: not exists(int(file.read_text())))

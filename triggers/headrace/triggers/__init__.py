@@ -1,0 +1,1 @@
+"""Functions on streams: Lambda's Kinesis event source, run on your own machine."""
