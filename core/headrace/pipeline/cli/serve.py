@@ -1,0 +1,113 @@
+"""`headrace serve`: the stream alone, without a pipeline around it.
+
+Reads its arguments with argparse and imports nothing it does not need: a server that is started
+by a test or by systemd should listen at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headrace.core.errors import ConfigError, HeadraceError
+
+if TYPE_CHECKING:
+    from headrace.core.server import ServerConfig
+
+SERVE_HELP = "Serve the stream alone: the Kinesis API on a port, data in a folder."
+
+_EPILOG = (
+    "Prints one line when it is ready: headrace: listening on http://HOST:PORT. "
+    "SIGTERM and SIGINT end it. Without keys it answers anybody who can reach it, so it refuses "
+    "an address beyond this machine then. Exit codes: 0 done, 1 failed, 2 bad usage."
+)
+
+
+def serve_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="headrace serve", description=SERVE_HELP, epilog=_EPILOG, allow_abbrev=False
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    parser.add_argument(
+        "--port", type=_port, default=4567, help="port; 0 takes a free one (%(default)s)"
+    )
+    parser.add_argument(
+        "--data", type=Path, default=Path("data/stream"), help="folder of the data (%(default)s)"
+    )
+    parser.add_argument(
+        "--limits",
+        choices=("off", "aws"),
+        default="off",
+        help="aws: the capacity limits of the service; off: the hardware's (%(default)s)",
+    )
+    parser.add_argument(
+        "--keys",
+        type=Path,
+        metavar="FILE",
+        help="file with one ACCESS_KEY_ID:SECRET_ACCESS_KEY a line; "
+        "HEADRACE_KEYS holds the same, separated by commas",
+    )
+    return parser
+
+
+def serve_main(arguments: Sequence[str]) -> int:
+    """Serve until a signal. Returns the exit code."""
+    parsed = serve_parser().parse_args(arguments)  # ends with code 2 on bad usage
+    try:
+        config = _config(parsed, os.environ)
+        from headrace.core.server import serve
+
+        return serve(config)
+    except ConfigError as error:
+        print(f"headrace: error: {error}", file=sys.stderr)
+        return 2
+    except (HeadraceError, OSError) as error:
+        print(f"headrace: error: {error}", file=sys.stderr)
+        return 1
+
+
+def _config(parsed: argparse.Namespace, environment: Mapping[str, str]) -> ServerConfig:
+    from headrace.core.server import ServerConfig
+
+    return ServerConfig(
+        host=parsed.host,
+        port=parsed.port,
+        data=parsed.data,
+        access_keys=read_keys(parsed.keys, environment),
+        limits=parsed.limits,
+    )
+
+
+def read_keys(path: Path | None, environment: Mapping[str, str]) -> dict[str, str]:
+    """Access key id -> secret, from a file, or from HEADRACE_KEYS.
+
+    Raises:
+        ConfigError: a line is not `ID:SECRET`; the message names the line, not its text.
+    """
+    if path is None:
+        lines, name = environment.get("HEADRACE_KEYS", "").split(","), "HEADRACE_KEYS"
+    else:
+        try:
+            lines, name = path.read_text(encoding="utf-8").splitlines(), str(path)
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    keys: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        access_key_id, colon, secret = text.partition(":")
+        if not (colon and access_key_id and secret):
+            raise ConfigError(f"{name}:{number}: expected ACCESS_KEY_ID:SECRET_ACCESS_KEY")
+        keys[access_key_id] = secret
+    return keys
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"a port is 0 to 65535, not {text}")
+    return int(text)

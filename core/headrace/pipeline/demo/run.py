@@ -1,0 +1,280 @@
+"""The demo from start to reckoning: web server, visitors, rotations, pipeline, what landed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import shutil
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+
+import aiohttp
+
+from headrace.core.errors import ConfigError, HeadraceError
+from headrace.pipeline.config.pipeline_file import read_pipeline
+from headrace.pipeline.demo.screen import Screen
+from headrace.pipeline.demo.traffic import REQUEST_ID, Traffic, rotate
+from headrace.pipeline.logs import Prefixed
+from headrace.pipeline.parts import PartTable
+from headrace.pipeline.reckoning import (
+    Reckoning,
+    column_values,
+    ids_in_logs,
+    ids_in_parquet,
+    parquet_files,
+    reckon,
+)
+from headrace.pipeline.supervisor import Supervisor
+
+#: Names a folder as one an earlier demo made, so that this one may empty it.
+MARKER = ".headrace-demo"
+
+START_TIMEOUT_S = 60.0
+LANDING_TIMEOUT_S = 120.0
+DRAIN_TIMEOUT_S = 90.0
+_POLL_S = 0.3
+
+_SERVER_ERROR = re.compile(r'" 5\d\d \d+ "')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoOptions:
+    """What to run. `folder` is emptied first if an earlier demo made it."""
+
+    folder: Path
+    seconds: float = 10.0
+    requests_per_second: int = 300
+    rotations: int = 4
+    seed: int = 20261122
+
+
+@dataclass(slots=True, kw_only=True)
+class DemoResult:
+    """What came of it. `answered` is by status, as the visitors saw it; `rows` as it landed."""
+
+    access: Reckoning
+    alerts: Reckoning
+    answered: Counter[int] = field(default_factory=Counter)
+    rows: Counter[int] = field(default_factory=Counter)
+    files: int = 0
+
+    @property
+    def is_even(self) -> bool:
+        return self.access.is_even and self.alerts.is_even
+
+
+class Demo:
+    """One run. The folders of a finished one stay for looking at."""
+
+    def __init__(self, options: DemoOptions, parts: PartTable, screen: Screen) -> None:
+        self._options = options
+        self._parts = parts
+        self._screen = screen
+        self._folder = options.folder.resolve()
+        self._logs = self._folder / "logs"
+        self._lake = self._folder / "lake"
+        self._seen: dict[Path, Counter[str]] = {}
+
+    @property
+    def log_file(self) -> Path:
+        """Where the pipeline's own log goes."""
+        return self._folder / "headrace.log"
+
+    async def run(self) -> DemoResult:
+        """Run it all.
+
+        Raises:
+            ConfigError: the folder is not empty, and no demo made it.
+            HeadraceError: the web server or the pipeline did not start, or ended under way.
+        """
+        file = self._prepare()
+        pipeline = read_pipeline(file, self._parts)
+        with self.log_file.open("w", encoding="utf-8") as log:
+            prefixed = Prefixed(log, pipeline.running_sections())
+            supervisor = Supervisor(pipeline, self._parts, prefixed)
+            async with _web_server(self._logs / "access.log") as url:
+                self._screen.say("web server", f"{url}, logging to {self._logs / 'access.log'}")
+                supervising = asyncio.create_task(supervisor.run())
+                try:
+                    await self._until_running(supervisor, supervising)
+                    names = ", ".join(pipeline.running_sections())
+                    endpoint = pipeline.target.endpoint
+                    self._screen.say("pipeline", f"{names} running; stream at {endpoint}")
+                    answered = await self._traffic(url, supervising)
+                    await self._landing(supervisor, supervising, answered.total())
+                finally:
+                    await self._drain(supervisor, supervising)
+        return self._result(answered)
+
+    def _prepare(self) -> Path:
+        folder = self._folder
+        if folder.exists() and any(folder.iterdir()):
+            if not (folder / MARKER).exists():
+                raise ConfigError(
+                    f"{folder} is not empty, and not of an earlier demo",
+                    hint="name another folder with --data",
+                )
+            shutil.rmtree(folder)
+        for name in ("logs", "lake", "handlers"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / MARKER).write_text("made by headrace demo; the next one may empty this folder\n")
+        kit = resources.files("headrace.pipeline.demo")
+        handler = kit.joinpath("handlers", "errors.py").read_text(encoding="utf-8")
+        (folder / "handlers" / "errors.py").write_text(handler, encoding="utf-8")
+        text = kit.joinpath("demo.yaml").read_text(encoding="utf-8")
+        file = folder / "demo.yaml"
+        file.write_text(text.replace("127.0.0.1:4567", f"127.0.0.1:{_free_port()}"))
+        return file
+
+    async def _until_running(self, supervisor: Supervisor, supervising: asyncio.Task[None]) -> None:
+        running = asyncio.create_task(supervisor.running.wait())
+        await asyncio.wait(
+            (running, supervising),
+            timeout=START_TIMEOUT_S,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        running.cancel()
+        self._check_alive(supervising)
+        if not supervisor.running.is_set():
+            slow = [p.part for p in supervisor.status().parts if p.state != "running"]
+            raise HeadraceError(
+                f"not running after {START_TIMEOUT_S:.0f} s: {', '.join(slow)}",
+                hint=f"see {self.log_file}",
+            )
+
+    async def _traffic(self, url: str, supervising: asyncio.Task[None]) -> Counter[int]:
+        options = self._options
+        traffic = Traffic(
+            url,
+            requests_per_second=options.requests_per_second,
+            seconds=options.seconds,
+            seed=options.seed,
+        )
+        began = time.monotonic()
+        with self._screen.progress("requests", traffic.total) as advance:
+            rotating = asyncio.create_task(self._rotate())
+            try:
+                await traffic.run(advance)
+            except aiohttp.ClientError as error:
+                raise HeadraceError(f"the demo's web server went away: {error}") from error
+            finally:
+                rotating.cancel()
+        self._check_alive(supervising)
+        took_s = time.monotonic() - began
+        rotations = len(list(self._logs.glob("access.log.*")))
+        self._screen.say(
+            "requests",
+            f"{traffic.total:,} in {took_s:.1f} s ({traffic.total / took_s:,.0f}/s); "
+            f"the log was rotated {rotations} times under way",
+        )
+        return traffic.answered
+
+    async def _rotate(self) -> None:
+        pause_s = self._options.seconds / (self._options.rotations + 1)
+        for _ in range(self._options.rotations):
+            await asyncio.sleep(pause_s)
+            with contextlib.suppress(FileNotFoundError):  # nothing written since the last one
+                rotate(self._logs)
+
+    async def _landing(
+        self, supervisor: Supervisor, supervising: asyncio.Task[None], total: int
+    ) -> None:
+        """Wait until every line has its row, or time is up: then the reckoning tells."""
+        began = time.monotonic()
+        with self._screen.progress("landing", total) as advance:
+            while True:
+                access, alerts = await asyncio.to_thread(self._reckon)
+                advance(min(access.rows, total))
+                took_s = time.monotonic() - began
+                if access.lines >= total and access.missing == 0 and alerts.missing == 0:
+                    break
+                self._check_alive(supervising)
+                if took_s > LANDING_TIMEOUT_S:
+                    break
+                await asyncio.sleep(_POLL_S)
+        if access.missing or alerts.missing:
+            self._screen.warn(
+                f"after {took_s:.0f} s {access.missing} of {access.lines} lines and "
+                f"{alerts.missing} of {alerts.lines} alerts have not landed; see {self.log_file}"
+            )
+            for part in supervisor.status().parts:
+                for problem in part.problems:
+                    self._screen.warn(f"{part.part}: {problem}")
+            return
+        self._screen.say("landing", f"{access.rows:,} rows, {took_s:.1f} s after the last request")
+
+    async def _drain(self, supervisor: Supervisor, supervising: asyncio.Task[None]) -> None:
+        began = time.monotonic()
+        supervisor.stop()
+        done, _ = await asyncio.wait((supervising,), timeout=DRAIN_TIMEOUT_S)
+        if not done:
+            supervisor.stop()
+        with contextlib.suppress(HeadraceError):  # it ended by itself; that is said already
+            await supervising
+        self._screen.say("drained", f"in {time.monotonic() - began:.1f} s")
+
+    def _check_alive(self, supervising: asyncio.Task[None]) -> None:
+        if supervising.done():
+            reason = supervising.exception() or "it ended"
+            raise HeadraceError(f"the pipeline failed: {reason}", hint=f"see {self.log_file}")
+
+    def _reckon(self) -> tuple[Reckoning, Reckoning]:
+        logs = sorted(self._logs.glob("access.log*"))
+        access = self._lake / "access"
+        alerts = self._lake / "alerts"
+        return (
+            reckon(
+                ids_in_logs(logs, REQUEST_ID),
+                ids_in_parquet(access, "request", REQUEST_ID, seen=self._seen),
+            ),
+            reckon(
+                ids_in_logs(logs, REQUEST_ID, only=_SERVER_ERROR),
+                ids_in_parquet(alerts, "request", REQUEST_ID, seen=self._seen),
+            ),
+        )
+
+    def _result(self, answered: Counter[int]) -> DemoResult:
+        self._seen.clear()  # from the files as they are now, not as they were under way
+        access, alerts = self._reckon()
+        rows: Counter[int] = Counter()
+        for file in parquet_files(self._lake / "access"):
+            rows.update(int(value or 0) for value in column_values(file, "response"))
+        files = len(parquet_files(self._lake))
+        return DemoResult(access=access, alerts=alerts, answered=answered, rows=rows, files=files)
+
+
+@contextlib.asynccontextmanager
+async def _web_server(log_file: Path) -> AsyncIterator[str]:
+    """The demo's web server in a process of its own; ends with the block."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "headrace.pipeline.demo.site",
+        str(log_file),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(START_TIMEOUT_S):
+            url = (await process.stdout.readline()).decode().strip()
+        if not url:
+            raise HeadraceError("the demo's web server did not start")
+        yield url
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        await process.wait()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port

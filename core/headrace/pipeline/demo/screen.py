@@ -1,0 +1,86 @@
+"""What the demo shows: a line a step, bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+Advance = Callable[[int], None]
+"""Takes how much is done by now, not the difference."""
+
+_LABEL_WIDTH = 12
+_PLAIN_PERIOD_S = 2.0
+
+
+class Screen:
+    """Steps on the way; everything goes to one console."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def say(self, label: str, text: str) -> None:
+        line = Text(f"{label:<{_LABEL_WIDTH}} ", style="bold") + Text(text, style="default")
+        self._console.print(line, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        self._console.print(Text(text, style="yellow"), soft_wrap=True)
+
+    def blank(self) -> None:
+        self._console.print()
+
+    def table(self, table: Table) -> None:
+        self._console.print(table)
+
+    def line(self, text: str) -> None:
+        """Exactly this line: programs read it."""
+        self._console.print(Text(text), soft_wrap=True)
+
+    @contextmanager
+    def progress(self, label: str, total: int) -> Iterator[Advance]:
+        """A bar with count and rate; a plain line every two seconds where there is no terminal."""
+        if not self._console.is_terminal:
+            yield self._plain(label, total)
+            return
+        columns = (
+            TextColumn(f"[bold]{label:<{_LABEL_WIDTH}}"),
+            BarColumn(bar_width=32),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=self._console, transient=True) as bar:
+            task = bar.add_task(label, total=total)
+            yield lambda done: bar.update(task, completed=done)
+
+    def _plain(self, label: str, total: int) -> Advance:
+        told = time.monotonic()
+
+        def advance(done: int) -> None:
+            nonlocal told
+            if time.monotonic() - told >= _PLAIN_PERIOD_S and done < total:
+                told = time.monotonic()
+                self.say(label, f"{done:,} of {total:,}")
+
+        return advance
+
+
+class _Rate(ProgressColumn):
+    """Steps a second, over the last seconds."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f}/s" if speed else "", style="cyan")
