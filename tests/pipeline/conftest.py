@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 from headrace.pipeline.testing import SCRIPTED
 from pipeline.support import (
     REAL_PARTS,
-    ROOMS,
     Environment,
     RunningPipeline,
 )
@@ -27,12 +25,6 @@ def scripted(tmp_path: Path) -> Environment:
 def real(tmp_path: Path) -> Environment:
     """An environment with the real parts."""
     return Environment(tmp_path / "site", REAL_PARTS)
-
-
-@pytest.fixture
-def bare() -> dict[str, str]:
-    """The variables of a checkout in which nothing is installed."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(ROOMS), "COLUMNS": "120"}
 
 
 @pytest.fixture

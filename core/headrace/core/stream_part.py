@@ -8,6 +8,7 @@ what the file says, and streams the file does not name are left alone.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
 from collections.abc import Mapping, Sequence
@@ -237,16 +238,17 @@ class StreamPart(Part):
         """Make one stream what the file says; what is refused is reported, not fatal."""
         try:
             await ensure_declared(client, name, spec)
-        except ServiceError as error:
-            self._problems[name] = f"stream {name} is not as declared: {error}"
-            _log.warning("%s", self._problems[name])
+        except HeadraceError as error:
+            self._problems[name] = str(error)
+            _log.warning("%s", error)
 
 
 async def ensure_declared(client: StreamClient, name: str, spec: StreamSpec) -> None:
     """Create a stream, or bring an existing one to its declared mode, shards and retention.
 
     Raises:
-        ServiceError: the service refused a change; the ones before it are made.
+        HeadraceError: the service refused some of it; the message has each refusal, and every
+            change it did not refuse is made.
     """
     mode = {"StreamMode": "ON_DEMAND" if spec.mode == "on-demand" else "PROVISIONED"}
     try:
@@ -255,38 +257,44 @@ async def ensure_declared(client: StreamClient, name: str, spec: StreamSpec) -> 
         request: dict[str, Any] = {"StreamName": name, "StreamModeDetails": mode}
         if spec.shards is not None:
             request["ShardCount"] = spec.shards
-        try:
+        with contextlib.suppress(ResourceInUse):  # somebody else created it this moment
             await client.call("CreateStream", request)
             _log.info("created the stream %s", name)
-        except ResourceInUse:
-            pass  # somebody else created it this moment
     await client.wait_active(name)
-    summary = await _summary(client, name)
+    refused: list[str] = []
+    for operation, change in _changes(await _summary(client, name), spec, mode):
+        try:
+            await client.call(operation, change)
+            await client.wait_active(name)
+            _log.info("changed the stream %s: %s", name, operation)
+        except ServiceError as error:
+            refused.append(f"{operation} was refused: {error}")
+    if refused:
+        raise HeadraceError(f"the stream {name} is not as declared: {'; '.join(refused)}")
+
+
+def _changes(
+    summary: Mapping[str, Any], spec: StreamSpec, mode: Mapping[str, str]
+) -> list[tuple[str, dict[str, Any]]]:
+    """The operations that make a stream what is declared, and their requests."""
+    name = summary["StreamName"]
+    changes: list[tuple[str, dict[str, Any]]] = []
     if summary.get("StreamModeDetails", mode) != mode:
         arn = {"StreamARN": summary["StreamARN"], "StreamModeDetails": mode}
-        await _change(client, name, "UpdateStreamMode", arn)
+        changes.append(("UpdateStreamMode", arn))
     if spec.shards is not None and summary["OpenShardCount"] != spec.shards:
-        count = {
-            "StreamName": name,
-            "TargetShardCount": spec.shards,
-            "ScalingType": "UNIFORM_SCALING",
-        }
-        await _change(client, name, "UpdateShardCount", count)
+        count = {"TargetShardCount": spec.shards, "ScalingType": "UNIFORM_SCALING"}
+        changes.append(("UpdateShardCount", {"StreamName": name, **count}))
     hours = summary["RetentionPeriodHours"]
     if hours != spec.retention_hours:
         longer = spec.retention_hours > hours
         operation = f"{'Increase' if longer else 'Decrease'}StreamRetentionPeriod"
         period = {"StreamName": name, "RetentionPeriodHours": spec.retention_hours}
-        await _change(client, name, operation, period)
+        changes.append((operation, period))
+    return changes
 
 
 async def _summary(client: StreamClient, name: str) -> Mapping[str, Any]:
     answer = await client.call("DescribeStreamSummary", {"StreamName": name})
     summary: Mapping[str, Any] = answer["StreamDescriptionSummary"]
     return summary
-
-
-async def _change(client: StreamClient, name: str, operation: str, request: dict[str, Any]) -> None:
-    await client.call(operation, request)
-    await client.wait_active(name)
-    _log.info("changed the stream %s: %s", name, operation)

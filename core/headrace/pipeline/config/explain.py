@@ -43,12 +43,13 @@ def explain(
         shape: the section's schema.
     """
     found: dict[tuple[Path, str], Problem] = {}
-    refused = {problem.path for problem in document.problems}
+    refused = {(problem.path, problem.line, problem.column) for problem in document.problems}
     explained = [(_path(error, section, document), error) for error in errors]
     paths = [path for path, _ in explained]
     for path, error in explained:
-        if path in refused:  # its variable could not be expanded; that is said already
-            continue
+        place = document.places.get(path)
+        if place and (path, *place.start) in refused:
+            continue  # its variable could not be expanded; that is said already
         kind = str(error["type"])
         deeper = any(len(other) > len(path) and other[: len(path)] == path for other in paths)
         if deeper and kind.endswith("_type"):
@@ -60,6 +61,8 @@ def explain(
 
 def nearest(word: str, known: Sequence[str]) -> str:
     """` (did you mean …?)`, or the known words when they are few, or nothing."""
+    if word in known:  # a key of another of several shapes the value could have
+        return " beside the others given here"
     folded = {_fold(k): k for k in known}
     close = difflib.get_close_matches(_fold(word), list(folded), n=1, cutoff=0.6)
     if not close:

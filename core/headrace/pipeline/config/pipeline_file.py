@@ -37,7 +37,7 @@ class PipelineFile:
     path: Path
     data: Path
     target: StreamTarget
-    raw: dict[str, Any]
+    raw: dict[str, Any] = dataclass_field(repr=False)
     sections: dict[str, Any]
     runs_stream: bool
 
@@ -169,7 +169,8 @@ class Reading:
 
     def _is_secret(self, path: KeyPath) -> bool:
         section = self._shapes.get(str(path[0])) if path else None
-        return (section.shape if section else Shape({})).is_secret(path[1:])
+        shape = section.shape if section else Shape({})
+        return any(shape.is_secret(path[1:end]) for end in range(2, len(path) + 1))
 
 
 @dataclass(slots=False)

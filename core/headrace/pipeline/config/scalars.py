@@ -15,7 +15,8 @@ _BOOL = {
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
-_INT = re.compile(r"[-+]?[0-9]{1,4000}")
+_INT = re.compile(r"[-+]?[0-9]+")
+_MAX_DIGITS = 4000  # Python refuses to read much longer ones; they stay text
 _OCTAL = re.compile(r"0o[0-7]+")
 _HEX = re.compile(r"0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
@@ -34,6 +35,8 @@ def plain_value(text: str) -> Scalar:
 
 
 def _number(text: str) -> int | float | None:
+    if len(text) > _MAX_DIGITS:
+        return None
     if _INT.fullmatch(text):
         return int(text)
     if _OCTAL.fullmatch(text):
