@@ -21,7 +21,10 @@ class Files(Protocol):
     """What the log needs of a filesystem. Blocking; called from one writer thread per stream."""
 
     def open_append(self, path: Path) -> int:
-        """A descriptor for reading and writing; the file is created if it is not there."""
+        """A descriptor for reading and writing; the file is created if it is not there.
+
+        Raises StorageFull.
+        """
 
     def open_read(self, path: Path) -> int: ...
     def close(self, fd: int) -> None: ...
@@ -29,7 +32,9 @@ class Files(Protocol):
         """Write all of it. Raises StorageFull with possibly some of it written."""
 
     def read_at(self, fd: int, count: int, offset: int) -> bytes: ...
-    def sync_data(self, fd: int) -> None: ...
+    def sync_data(self, fd: int) -> None:
+        """fdatasync. Whatever it raises, a full disk too, is beyond repair."""
+
     def sync(self, fd: int) -> None: ...
     def sync_dir(self, path: Path) -> None: ...
     def allocate(self, fd: int, offset: int, count: int) -> None:
@@ -40,7 +45,9 @@ class Files(Protocol):
     def next_data(self, fd: int, offset: int) -> int | None:
         """Offset of the first byte >= offset that was ever written, None when there is none."""
 
-    def rename(self, source: Path, target: Path) -> None: ...
+    def rename(self, source: Path, target: Path) -> None:
+        """Replaces `target`. Raises StorageFull."""
+
     def unlink(self, path: Path) -> None: ...
 
 
@@ -48,7 +55,10 @@ class SystemFiles:
     """The machine's filesystem."""
 
     def open_append(self, path: Path) -> int:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        except OSError as error:
+            raise _mapped(error) from error
 
     def open_read(self, path: Path) -> int:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -115,7 +125,10 @@ class SystemFiles:
             return offset  # a filesystem that cannot tell: look at all of it
 
     def rename(self, source: Path, target: Path) -> None:
-        source.replace(target)
+        try:
+            source.replace(target)
+        except OSError as error:
+            raise _mapped(error) from error
 
     def unlink(self, path: Path) -> None:
         path.unlink(missing_ok=True)

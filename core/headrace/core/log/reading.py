@@ -91,14 +91,14 @@ class SegmentReader:
         for segment in segments:
             wanted: list[FrameEntry] = []
             planned = count
-            full = False
+            beyond: FrameEntry | None = None  # the first frame there is no room for
             for entry in segment.index.walk(shard, at.frame_no):
-                if planned >= max_records or (stored and stored + entry.length > max_bytes):
-                    full = True
-                    break
                 skipped = at.ordinal if entry.frame_no == at.frame_no else 0
                 if skipped >= entry.records:
                     continue
+                if planned >= max_records or (stored and stored + entry.length > max_bytes):
+                    beyond = entry
+                    break
                 wanted.append(entry)
                 planned += entry.records - skipped
                 stored += entry.length
@@ -114,8 +114,8 @@ class SegmentReader:
                 at = Position(entry.frame_no, last)
                 if last < entry.records:
                     return Slice(parts, count, at, entry.arrival_ms, missed)
-            if full:
-                return Slice(parts, count, at, entry.arrival_ms, missed)
+            if beyond is not None:
+                return Slice(parts, count, at, beyond.arrival_ms, missed)
         return Slice(parts, count, at, None, missed)
 
     def _frames(

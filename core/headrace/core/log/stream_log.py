@@ -21,16 +21,16 @@ from pathlib import Path
 
 import msgspec
 
-from headrace.core.errors import CorruptSegment, StorageFull
+from headrace.core.errors import CorruptSegment
 from headrace.core.log import format as fmt
 from headrace.core.log.files import Files
-from headrace.core.log.index import FrameEntry
 from headrace.core.log.producers import ProducerMemory
 from headrace.core.log.reading import SegmentReader, Slice
 from headrace.core.log.recovery import cut_torn_tail, scan
 from headrace.core.log.rendering import quote_keys, render
-from headrace.core.log.segment import ActiveSegment, SealedSegment, index_path, segment_path
+from headrace.core.log.segment import ActiveSegment, SealedSegment, index_path
 from headrace.core.log.window import OpenFrame, Window
+from headrace.core.log.writing import SegmentWriter, Written
 from headrace.core.model import sequence
 from headrace.core.model.hashing import HashKeyRange
 from headrace.core.model.sequence import BEGINNING, Position
@@ -57,16 +57,6 @@ class _Snapshot(msgspec.Struct):
     last_index: dict[int, int]
 
 
-@dataclass(slots=True)
-class Written:
-    """What `write` did, for `publish`."""
-
-    entries: list[tuple[int, FrameEntry]]
-    end: int
-    rolled: ActiveSegment | None = None
-    sealed: SealedSegment | None = None
-
-
 class StreamLog:
     """See the module. Open with `StreamLog.open`."""
 
@@ -77,6 +67,7 @@ class StreamLog:
         self._sealed: list[SealedSegment] = []
         self._active: ActiveSegment
         self._reader = SegmentReader(files)
+        self._writer = SegmentWriter(folder, files)
         self._window: Window | None = None
         self._next_frame = 1
         self._last_arrival_ms = 0
@@ -121,7 +112,7 @@ class StreamLog:
         if paths:
             self._open_active(paths[-1], now_ms)
         else:
-            self._active = self._create_segment(1, self._snapshot(), now_ms)
+            self._active = self._writer.create(1, self._snapshot(), self._last_arrival_ms, now_ms)
             self._next_frame = 2
         self.memory.add_boundaries(ranges)
         return self
@@ -137,7 +128,7 @@ class StreamLog:
             found = scan(self._files, fd, path, int(path.stem))
         finally:
             self._files.close(fd)
-        self._write_index(
+        self._writer.write_index(
             path,
             found.index.encode(
                 first_frame=int(path.stem),
@@ -164,7 +155,9 @@ class StreamLog:
                 self._files.unlink(index_path(last.path))
                 self._open_active(last.path, now_ms)
             else:
-                self._active = self._create_segment(1, self._snapshot(), now_ms)
+                self._active = self._writer.create(
+                    1, self._snapshot(), self._last_arrival_ms, now_ms
+                )
                 self._next_frame = 2
             return
         self._active = ActiveSegment(
@@ -287,47 +280,7 @@ class StreamLog:
         Raises StorageFull with nothing of it stored. Any other OSError is beyond repair: the
         kernel may have dropped the dirty pages, so the process must stop.
         """
-        active = self._active
-        files = self._files
-        buffers: list[bytes] = []
-        entries: list[tuple[int, FrameEntry]] = []
-        at = active.end
-        for frame in window.frames:
-            producers = fmt.encode_producers(frame.marks.values())
-            body = fmt.encode_body(frame.records, producers)
-            buffers.append(
-                fmt.encode_header(
-                    body,
-                    records=len(frame.records),
-                    shard=frame.shard,
-                    frame_no=frame.frame_no,
-                    arrival_ms=frame.arrival_ms,
-                    durable_upto=active.synced,
-                    previous=frame.previous,
-                    producers_bytes=len(producers),
-                )
-            )
-            buffers.append(body)
-            length = fmt.HEADER_BYTES + len(body)
-            entries.append(
-                (
-                    frame.shard,
-                    FrameEntry(frame.frame_no, frame.arrival_ms, at, length, len(frame.records)),
-                )
-            )
-            at += length
-        active.reserve(files, at - active.end)
-        try:
-            files.write_at(active.fd, buffers, active.end)
-        except StorageFull:
-            files.truncate(active.fd, active.end)  # no half-written frame stays behind
-            active.allocated = active.end
-            raise
-        files.sync_data(active.fd)
-        written = Written(entries, at)
-        if window.roll_snapshot is not None:
-            self._roll(written, window, now_ms)
-        return written
+        return self._writer.write(self._active, window, now_ms)
 
     def write_mark(self) -> None:
         """Append a MARK frame: it says that all before it is durable. Not synced itself.
@@ -335,87 +288,8 @@ class StreamLog:
         Called by the owner when the stream has been idle for a moment: no window is open and
         none is being written.
         """
-        active = self._active
-        header = self._mark_header(self._next_frame, active.synced)
-        active.reserve(self._files, len(header))
-        self._files.write_at(active.fd, [header], active.end)
-        active.end += len(header)
+        self._writer.write_mark(self._active, self._next_frame, self._last_arrival_ms)
         self._next_frame += 1
-
-    def _mark_header(self, frame_no: int, durable_upto: int) -> bytes:
-        return fmt.encode_header(
-            b"",
-            records=0,
-            shard=fmt.CONTROL_SHARD,
-            frame_no=frame_no,
-            arrival_ms=self._last_arrival_ms,
-            durable_upto=durable_upto,
-            flags=fmt.FLAG_MARK,
-        )
-
-    def _roll(self, written: Written, window: Window, now_ms: int) -> None:
-        active = self._active
-        assert window.roll_snapshot is not None
-        last_frame = window.frames[-1].frame_no
-        try:
-            rolled = self._create_segment(last_frame + 1, window.roll_snapshot, now_ms)
-        except StorageFull:
-            # not enough for a new segment: stay in this one, its numbering needs the frame
-            log.warning("no space for a new segment in %s; staying in the old one", self._folder)
-            mark = self._mark_header(last_frame + 1, written.end)
-            self._files.write_at(active.fd, [mark], written.end)
-            written.end += len(mark)
-            return
-        path = active.path
-        self._files.truncate(active.fd, written.end)
-        self._files.sync(active.fd)
-        self._write_index(
-            path,
-            active.index.encode(
-                first_frame=active.first_frame,
-                last_frame=last_frame,
-                first_arrival_ms=active.first_arrival_ms or window.frames[0].arrival_ms,
-                last_arrival_ms=window.frames[-1].arrival_ms,
-                more=written.entries,
-            ),
-        )
-        self._files.close(active.fd)
-        written.rolled = rolled
-        written.sealed = SealedSegment.open(path, self._files, written.end)
-
-    def _create_segment(self, first_frame: int, snapshot: bytes, now_ms: int) -> ActiveSegment:
-        path = segment_path(self._folder, first_frame)
-        fd = self._files.open_append(path)
-        segment = ActiveSegment(path=path, fd=fd, first_frame=first_frame, created_ms=now_ms)
-        header = fmt.encode_header(
-            snapshot, records=0, shard=fmt.CONTROL_SHARD, frame_no=first_frame,
-            arrival_ms=self._last_arrival_ms, durable_upto=0,
-            flags=fmt.FLAG_SNAPSHOT,
-        )  # fmt: skip
-        try:
-            segment.reserve(self._files, len(header) + len(snapshot))
-            self._files.write_at(fd, [header, snapshot], 0)
-        except StorageFull:
-            self._files.close(fd)
-            self._files.unlink(path)
-            raise
-        self._files.sync(fd)
-        self._files.sync_dir(self._folder)
-        segment.end = segment.synced = len(header) + len(snapshot)
-        return segment
-
-    def _write_index(self, segment: Path, content: bytes) -> None:
-        target = index_path(segment)
-        temporary = target.with_suffix(".idx.tmp")
-        fd = self._files.open_append(temporary)
-        try:
-            self._files.truncate(fd, 0)
-            self._files.write_at(fd, [content], 0)
-            self._files.sync(fd)
-        finally:
-            self._files.close(fd)
-        self._files.rename(temporary, target)
-        self._files.sync_dir(self._folder)
 
     def _snapshot(self) -> bytes:
         return msgspec.msgpack.encode(_Snapshot(self.memory.dump(), self._last_index))

@@ -23,8 +23,9 @@ from headrace.core.errors import (
 from headrace.core.limits import MIB
 from headrace.core.log.producers import Piece
 from headrace.core.log.reading import Slice
-from headrace.core.log.stream_log import StreamLog, Written
+from headrace.core.log.stream_log import StreamLog
 from headrace.core.log.window import OpenFrame, Window
+from headrace.core.log.writing import Written
 from headrace.core.model.hashing import HashKeyRange
 from headrace.core.model.sequence import Position
 

@@ -1,0 +1,183 @@
+"""Writing segments: what happens in the writer thread.
+
+Durable before it returns, or an error that says whether anything is stored: that is all this does.
+Numbering, memory and what readers see belong to `StreamLog`.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace.core.errors import StorageFull
+from headrace.core.log import format as fmt
+from headrace.core.log.files import Files
+from headrace.core.log.index import FrameEntry
+from headrace.core.log.segment import ActiveSegment, SealedSegment, index_path, segment_path
+from headrace.core.log.window import Window
+
+log = logging.getLogger("headrace.core")
+
+
+@dataclass(slots=True)
+class Written:
+    """What `write` did, for `StreamLog.publish`."""
+
+    entries: list[tuple[int, FrameEntry]]
+    end: int
+    rolled: ActiveSegment | None = None
+    sealed: SealedSegment | None = None
+
+
+class SegmentWriter:
+    """Writes the segments of one folder. Called from one thread at a time."""
+
+    def __init__(self, folder: Path, files: Files) -> None:
+        self._folder = folder
+        self._files = files
+
+    def write(self, active: ActiveSegment, window: Window, now_ms: int) -> Written:
+        """See `StreamLog.write`."""
+        files = self._files
+        buffers: list[bytes] = []
+        entries: list[tuple[int, FrameEntry]] = []
+        at = active.end
+        for frame in window.frames:
+            producers = fmt.encode_producers(frame.marks.values())
+            body = fmt.encode_body(frame.records, producers)
+            buffers.append(
+                fmt.encode_header(
+                    body,
+                    records=len(frame.records),
+                    shard=frame.shard,
+                    frame_no=frame.frame_no,
+                    arrival_ms=frame.arrival_ms,
+                    durable_upto=active.synced,
+                    previous=frame.previous,
+                    producers_bytes=len(producers),
+                )
+            )
+            buffers.append(body)
+            length = fmt.HEADER_BYTES + len(body)
+            entries.append(
+                (
+                    frame.shard,
+                    FrameEntry(frame.frame_no, frame.arrival_ms, at, length, len(frame.records)),
+                )
+            )
+            at += length
+        active.reserve(files, at - active.end)
+        try:
+            files.write_at(active.fd, buffers, active.end)
+        except StorageFull:
+            files.truncate(active.fd, active.end)  # no half-written frame stays behind
+            active.allocated = active.end
+            raise
+        files.sync_data(active.fd)
+        written = Written(entries, at)
+        if window.roll_snapshot is not None:
+            self._roll(active, written, window, now_ms)
+        return written
+
+    def write_mark(self, active: ActiveSegment, frame_no: int, arrival_ms: int) -> None:
+        """See `StreamLog.write_mark`."""
+        mark = _mark(frame_no, arrival_ms, active.synced)
+        active.reserve(self._files, len(mark))
+        self._files.write_at(active.fd, [mark], active.end)
+        active.end += len(mark)
+
+    def _roll(self, active: ActiveSegment, written: Written, window: Window, now_ms: int) -> None:
+        assert window.roll_snapshot is not None
+        last_frame = window.frames[-1].frame_no
+        last_arrival_ms = window.frames[-1].arrival_ms
+        try:
+            rolled = self.create(last_frame + 1, window.roll_snapshot, last_arrival_ms, now_ms)
+        except StorageFull:
+            # not enough for a new segment: stay in this one, its numbering needs the frame
+            log.warning("no space for a new segment in %s; staying in the old one", self._folder)
+            mark = _mark(last_frame + 1, last_arrival_ms, written.end)
+            self._files.write_at(active.fd, [mark], written.end)
+            written.end += len(mark)
+            return
+        path = active.path
+        self._files.truncate(active.fd, written.end)
+        self._files.sync(active.fd)
+        self._files.close(active.fd)
+        written.rolled = rolled
+        first_arrival_ms = active.first_arrival_ms or window.frames[0].arrival_ms
+        content = active.index.encode(
+            first_frame=active.first_frame,
+            last_frame=last_frame,
+            first_arrival_ms=first_arrival_ms,
+            last_arrival_ms=last_arrival_ms,
+            more=written.entries,
+        )
+        try:
+            self.write_index(path, content)
+        except StorageFull:
+            # the window is durable, so this must not fail it: the index stays in memory, and is
+            # written when the log is opened again
+            log.warning("no space for the index of %s; keeping it in memory", path.name)
+            written.sealed = SealedSegment(
+                path,
+                active.first_frame,
+                last_frame,
+                first_arrival_ms,
+                last_arrival_ms,
+                written.end,
+                active.index,
+            )
+        else:
+            written.sealed = SealedSegment.open(path, self._files, written.end)
+
+    def create(
+        self, first_frame: int, snapshot: bytes, arrival_ms: int, now_ms: int
+    ) -> ActiveSegment:
+        """A new segment file with its snapshot frame, durable. Raises StorageFull, leaving none."""
+        path = segment_path(self._folder, first_frame)
+        fd = self._files.open_append(path)
+        self._files.truncate(fd, 0)  # a try that a full disk ended may have left something
+        segment = ActiveSegment(path=path, fd=fd, first_frame=first_frame, created_ms=now_ms)
+        header = fmt.encode_header(
+            snapshot, records=0, shard=fmt.CONTROL_SHARD, frame_no=first_frame,
+            arrival_ms=arrival_ms, durable_upto=0,
+            flags=fmt.FLAG_SNAPSHOT,
+        )  # fmt: skip
+        try:
+            segment.reserve(self._files, len(header) + len(snapshot))
+            self._files.write_at(fd, [header, snapshot], 0)
+        except StorageFull:
+            self._files.close(fd)
+            self._files.unlink(path)
+            raise
+        self._files.sync(fd)
+        self._files.sync_dir(self._folder)
+        segment.end = segment.synced = len(header) + len(snapshot)
+        return segment
+
+    def write_index(self, segment: Path, content: bytes) -> None:
+        """Put the index file of a segment in its place, durable."""
+        target = index_path(segment)
+        temporary = target.with_suffix(".idx.tmp")
+        fd = self._files.open_append(temporary)
+        try:
+            self._files.truncate(fd, 0)
+            self._files.write_at(fd, [content], 0)
+            self._files.sync(fd)
+        finally:
+            self._files.close(fd)
+        self._files.rename(temporary, target)
+        self._files.sync_dir(self._folder)
+
+
+def _mark(frame_no: int, arrival_ms: int, durable_upto: int) -> bytes:
+    return fmt.encode_header(
+        b"",
+        records=0,
+        shard=fmt.CONTROL_SHARD,
+        frame_no=frame_no,
+        arrival_ms=arrival_ms,
+        durable_upto=durable_upto,
+        flags=fmt.FLAG_MARK,
+    )
