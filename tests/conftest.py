@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from headrace.core.client import StreamClient
 from headrace.core.testing.server_process import ServerProcess
 
