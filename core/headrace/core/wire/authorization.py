@@ -1,7 +1,7 @@
 """A signature's parts, found in the Authorization header or the query string.
 
 Owns: the forms a SigV4 signature comes in, and AWS's errors for parts that are missing (each of
-them named, wire.md 32). What the parts say is judged in `auth`.
+them named). What the parts say is judged in `auth`.
 """
 
 from __future__ import annotations

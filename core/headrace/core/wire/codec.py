@@ -170,7 +170,7 @@ def encode_error(error: ServiceError, content_type: str) -> tuple[int, Headers, 
 
     JSON and CBOR carry `__type` and, unless it is empty, `message` (`Message` when it is a
     `Serialization`). For any other content type it is the XML with which AWS answers what it cannot
-    assign to a service (wire.md 31); that has no content type.
+    assign to a service; that has no content type.
     """
     if content_type not in (JSON, CBOR):
         return _encode_xml(error)

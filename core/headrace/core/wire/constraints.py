@@ -1,7 +1,7 @@
 """The constraints of one shape, and AWS's sentences for what breaks them.
 
 Owns: bounds, patterns and enums, and how a value is shown in a validation error. The sentences are
-those asserted against AWS by the kinesalite project's tests (wire.md 23, 24).
+those asserted against AWS by the kinesalite project's tests.
 
 Deviations from the model, each with its reason:
 
@@ -122,7 +122,7 @@ def _java_hash(text: str) -> int:
 
 def shown(value: object, shape: Shape) -> str | None:
     """A value as errors show it, or None where AWS shows none: blobs, lists of structures, and
-    what would be long (wire.md 24)."""
+    what would be long."""
     if shape.sensitive or isinstance(value, bytes):
         return None
     if isinstance(value, list | dict) and len(value) > MAX_SHOWN_CHARS:

@@ -1,7 +1,7 @@
 """Scalars off the wire -> Python values, refused in AWS's words when of the wrong JSON type.
 
 Owns: what each scalar kind of the model accepts in JSON 1.1 and CBOR 1.1, and AWS's texts for what
-it does not (wire.md 29; the texts as asserted against AWS by the kinesalite project's tests).
+it does not (the texts are those asserted against AWS by the kinesalite project's tests).
 CBOR carries blobs as byte strings and timestamps as `EpochMs`, which JSON never produces, so one
 function per kind serves both encodings.
 
