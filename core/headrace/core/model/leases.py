@@ -22,7 +22,7 @@ class Lease:
     the lease duration, measured by whoever wants to take it on their own monotonic clock.
     `pending_state` is empty in lists; taking the lease shows it. `since_ms` is when the
     application first asked for leases, by the clock of whoever keeps them: where LATEST is for a
-    shard without a checkpoint (0: not known).
+    shard without a checkpoint (0: not known). `starting_sequence_number` is the shard's.
     """
 
     shard_id: str
@@ -34,6 +34,7 @@ class Lease:
     pending_state: bytes
     parents: tuple[str, ...]
     since_ms: int = 0
+    starting_sequence_number: str | None = None
 
     @property
     def is_finished(self) -> bool:

@@ -1,0 +1,330 @@
+"""Leases and checkpoints: commands, state, and how one leads to the other.
+
+Who may work on which shard of a stream for an application, and how far that application has come.
+Deterministic: no clock, no chance. A refused command raises a ServiceError and changes nothing.
+
+The fencing token is a lease's `counter`: it rises with every change of owner, every write names
+it, and a write with another number is refused. Whether an owner is alive is not decided here,
+where there is no time: each worker's heartbeat is a number that has never been used before, and
+whoever wants an owner's lease names the heartbeat it saw standing still.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.core.errors import InvalidArgument, LeaseLost, ResourceInUse, ResourceNotFound
+from headrace.core.model.leases import SHARD_END
+
+_PRUNE_EVERY = 64  # heartbeats between two sweeps of workers that hold nothing
+
+
+class LeaseState(msgspec.Struct, kw_only=True):
+    """One shard's lease. `start` is the shard's starting sequence number."""
+
+    start: str
+    parents: list[str]
+    owner: str | None = None
+    counter: int = 0
+    checkpoint: str | None = None
+    pending_checkpoint: str | None = None
+    pending_state: bytes = b""
+
+    @property
+    def is_finished(self) -> bool:
+        return self.checkpoint == SHARD_END
+
+
+class ApplicationState(msgspec.Struct, kw_only=True):
+    """One application on one stream.
+
+    `since_ms` is when it first asked for leases (0: not yet), by the server's clock: what "from
+    now on" means for all its shards. `beats` counts heartbeats of all workers together, so that
+    no worker ever shows the same heartbeat twice, not even after it was forgotten in between.
+    """
+
+    since_ms: int = 0
+    beats: int = 0
+    workers: dict[str, int] = {}
+    leases: dict[str, LeaseState] = {}
+
+
+class LeasesState(msgspec.Struct):
+    """All applications, by `account/region/stream/application`."""
+
+    applications: dict[str, ApplicationState] = {}
+
+
+class LeaseView(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    """A lease as it was at one moment, as the wire shows it. `heartbeat` is its owner's."""
+
+    shard_id: str
+    owner: str | None
+    counter: int
+    heartbeat: int
+    checkpoint: str | None
+    pending_checkpoint: str | None
+    pending_state: bytes
+    parent_shard_ids: list[str]
+    since_ms: int
+    starting_sequence_number: str
+
+
+class LeaseShard(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    """A shard to make a lease for."""
+
+    shard_id: str
+    starting_sequence_number: str
+    parent_shard_ids: list[str] = []
+
+
+class _Command(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    account: str
+    region: str
+    stream: str
+    application: str
+
+
+class SyncLeases(_Command, frozen=True, kw_only=True):
+    """Make the leases of `create`, forget the finished ones of `forget`."""
+
+    create: list[LeaseShard]
+    forget: list[str]
+    now_ms: int
+
+
+class Heartbeat(_Command, frozen=True, kw_only=True):
+    worker: str
+
+
+class TakeLease(_Command, frozen=True, kw_only=True):
+    worker: str
+    shard_id: str
+    expected_counter: int
+    expected_owner_heartbeat: int
+
+
+class ReleaseLease(_Command, frozen=True, kw_only=True):
+    shard_id: str
+    counter: int
+
+
+class PrepareCheckpoint(_Command, frozen=True, kw_only=True):
+    shard_id: str
+    counter: int
+    sequence_number: str
+    state: bytes
+
+
+class SaveCheckpoint(_Command, frozen=True, kw_only=True):
+    shard_id: str
+    counter: int
+    checkpoint: str
+
+
+LeaseCommand = (
+    SyncLeases | Heartbeat | TakeLease | ReleaseLease | PrepareCheckpoint | SaveCheckpoint
+)
+
+
+def application_key(account: str, region: str, stream: str, application: str) -> str:
+    """Key in `LeasesState`. Only the application's name, which comes last, may hold a slash."""
+    return f"{account}/{region}/{stream}/{application}"
+
+
+def apply_lease_command(state: LeasesState, command: LeaseCommand) -> LeaseView | None:
+    """Apply a command. TakeLease returns the lease as taken, all others None."""
+    if isinstance(command, TakeLease):
+        return apply_take(state, command)
+    match command:
+        case SyncLeases():
+            apply_sync(state, command)
+        case Heartbeat():
+            apply_heartbeat(state, command)
+        case ReleaseLease():
+            apply_release(state, command)
+        case PrepareCheckpoint():
+            apply_prepare(state, command)
+        case SaveCheckpoint():
+            apply_save(state, command)
+    return None
+
+
+def apply_sync(state: LeasesState, command: SyncLeases) -> None:
+    """Never refused; what does not (or no longer) apply is passed over.
+
+    A shard whose starting number is later than its lease's belongs to a stream that was deleted
+    and made again under the same name. Its lease starts over if it was finished; if not, it keeps
+    its checkpoint, by which the consumer sees what it lost, and whoever held it is fenced off.
+    """
+    application = _application_made(state, command)
+    if not application.since_ms:
+        application.since_ms = command.now_ms
+    for shard in command.create:
+        lease = application.leases.get(shard.shard_id)
+        if lease is None:
+            application.leases[shard.shard_id] = LeaseState(
+                start=shard.starting_sequence_number, parents=list(shard.parent_shard_ids)
+            )
+        elif int(shard.starting_sequence_number) > int(lease.start):
+            lease.start = shard.starting_sequence_number
+            lease.parents = list(shard.parent_shard_ids)
+            lease.owner = None
+            lease.counter += 1
+            if lease.is_finished:
+                lease.checkpoint = None
+    for shard_id in command.forget:
+        lease = application.leases.get(shard_id)
+        if lease is not None and lease.is_finished:
+            del application.leases[shard_id]
+
+
+def apply_heartbeat(state: LeasesState, command: Heartbeat) -> None:
+    """Give the worker a heartbeat that nobody has had before. Never refused."""
+    application = _application_made(state, command)
+    application.beats += 1
+    application.workers[command.worker] = application.beats
+    if application.beats % _PRUNE_EVERY == 0:
+        keep = {lease.owner for lease in application.leases.values()} | {command.worker}
+        for name in [name for name in application.workers if name not in keep]:
+            del application.workers[name]
+
+
+def apply_take(state: LeasesState, command: TakeLease) -> LeaseView:
+    """Make the worker the owner.
+
+    Refused with LeaseLost when the lease, or the heartbeat of another owner, is no longer what
+    the worker saw; with ResourceInUse while a parent is unfinished. The worker's own lease (from
+    before a restart) needs no heartbeat: the counter fences its former self off.
+    """
+    application = _application(state, command)
+    lease = _lease(application, command, command.shard_id)
+    _check_counter(lease, command, command.shard_id, command.expected_counter)
+    if lease.is_finished:
+        raise LeaseLost(f"{command.shard_id} is finished; there is nothing left to take")
+    if lease.owner not in (None, command.worker):
+        heartbeat = _heartbeat(application, lease)
+        if heartbeat != command.expected_owner_heartbeat:
+            raise LeaseLost(
+                f"worker {lease.owner}, who holds {command.shard_id}, is alive: its heartbeat "
+                f"went from {command.expected_owner_heartbeat} to {heartbeat}"
+            )
+    for parent_id in lease.parents:
+        parent = application.leases.get(parent_id)
+        if parent is not None and not parent.is_finished:
+            raise ResourceInUse(
+                f"{parent_id}, a parent of {command.shard_id}, is not finished; "
+                "parents are read before children"
+            )
+    lease.owner = command.worker
+    lease.counter += 1
+    return view(application, command.shard_id)
+
+
+def apply_release(state: LeasesState, command: ReleaseLease) -> None:
+    """Leave the lease to whoever wants it. Saying so twice is saying it once."""
+    lease = _lease(_application(state, command), command, command.shard_id)
+    if lease.owner is None and lease.counter == command.counter + 1:
+        return  # the answer to the first time was lost
+    _check_counter(lease, command, command.shard_id, command.counter)
+    lease.owner = None
+    lease.counter += 1
+
+
+def apply_prepare(state: LeasesState, command: PrepareCheckpoint) -> None:
+    """Keep `state` beside the checkpoint that is to follow. Replaces what was kept before."""
+    lease = _lease(_application(state, command), command, command.shard_id)
+    _check_counter(lease, command, command.shard_id, command.counter)
+    if _rank(command.sequence_number) <= _rank(lease.checkpoint):
+        raise InvalidArgument(
+            f"cannot prepare {command.sequence_number} on {command.shard_id}: "
+            f"its checkpoint is {lease.checkpoint} already"
+        )
+    lease.pending_checkpoint = command.sequence_number
+    lease.pending_state = command.state
+
+
+def apply_save(state: LeasesState, command: SaveCheckpoint) -> None:
+    """Set the checkpoint and clear what was prepared. Never goes back; saving twice is allowed.
+
+    SHARD_END ends the lease: it is nobody's from then on. Its counter stays, so that the same
+    save, repeated because its answer was lost, still succeeds.
+    """
+    lease = _lease(_application(state, command), command, command.shard_id)
+    _check_counter(lease, command, command.shard_id, command.counter)
+    if _rank(command.checkpoint) < _rank(lease.checkpoint):
+        raise InvalidArgument(
+            f"the checkpoint of {command.shard_id} cannot go back from {lease.checkpoint} "
+            f"to {command.checkpoint}"
+        )
+    lease.checkpoint = command.checkpoint
+    lease.pending_checkpoint = None
+    lease.pending_state = b""
+    if lease.is_finished:
+        lease.owner = None
+
+
+def view(
+    application: ApplicationState, shard_id: str, *, with_pending_state: bool = True
+) -> LeaseView:
+    """The lease of `shard_id`, which must exist, as of now."""
+    lease = application.leases[shard_id]
+    return LeaseView(
+        shard_id=shard_id,
+        owner=lease.owner,
+        counter=lease.counter,
+        heartbeat=_heartbeat(application, lease),
+        checkpoint=lease.checkpoint,
+        pending_checkpoint=lease.pending_checkpoint,
+        pending_state=lease.pending_state if with_pending_state else b"",
+        parent_shard_ids=list(lease.parents),
+        since_ms=application.since_ms,
+        starting_sequence_number=lease.start,
+    )
+
+
+def _heartbeat(application: ApplicationState, lease: LeaseState) -> int:
+    return application.workers.get(lease.owner, 0) if lease.owner is not None else 0
+
+
+def _rank(checkpoint: str | None) -> float:
+    """Order of checkpoints: none, numbers by value (never as text), SHARD_END."""
+    if checkpoint is None:
+        return -1
+    return float("inf") if checkpoint == SHARD_END else int(checkpoint)
+
+
+def _application_made(state: LeasesState, command: _Command) -> ApplicationState:
+    key = application_key(command.account, command.region, command.stream, command.application)
+    return state.applications.setdefault(key, ApplicationState())
+
+
+def _application(state: LeasesState, command: _Command) -> ApplicationState:
+    key = application_key(command.account, command.region, command.stream, command.application)
+    application = state.applications.get(key)
+    if application is None:
+        raise ResourceNotFound(
+            f"application {command.application} has no leases on stream {command.stream}",
+            hint="SyncLeases makes them",
+        )
+    return application
+
+
+def _lease(application: ApplicationState, command: _Command, shard_id: str) -> LeaseState:
+    lease = application.leases.get(shard_id)
+    if lease is None:
+        raise ResourceNotFound(
+            f"application {command.application} has no lease for {shard_id} of stream "
+            f"{command.stream}",
+            hint="SyncLeases makes them",
+        )
+    return lease
+
+
+def _check_counter(lease: LeaseState, command: _Command, shard_id: str, counter: int) -> None:
+    if lease.counter != counter:
+        raise LeaseLost(
+            f"the lease of {shard_id} (application {command.application}, stream "
+            f"{command.stream}) is at counter {lease.counter}, not {counter}: "
+            + (f"worker {lease.owner} has it now" if lease.owner else "nobody holds it")
+        )
