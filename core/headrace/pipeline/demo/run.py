@@ -99,7 +99,7 @@ class Demo:
         with self.log_file.open("w", encoding="utf-8") as log:
             prefixed = Prefixed(log, pipeline.running_sections())
             supervisor = Supervisor(pipeline, self._parts, prefixed)
-            async with _web_server(self._logs / "access.log") as url:
+            async with web_server(self._logs / "access.log") as url:
                 self._screen.say("web server", f"{url}, logging to {self._logs / 'access.log'}")
                 supervising = asyncio.create_task(supervisor.run())
                 try:
@@ -251,7 +251,7 @@ class Demo:
 
 
 @contextlib.asynccontextmanager
-async def _web_server(log_file: Path) -> AsyncIterator[str]:
+async def web_server(log_file: Path) -> AsyncIterator[str]:
     """The demo's web server in a process of its own; ends with the block."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
