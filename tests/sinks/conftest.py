@@ -1,0 +1,59 @@
+"""Real stores for the sinks' tests: a folder, and moto's server as an S3 endpoint."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sinks_support import Bucket
+
+_ARGUMENTS = ("-H", "127.0.0.1", "-p", "0")
+_READY = re.compile(r"Running on (http://127\.0\.0\.1:\d+)")
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A moto server, as a process of its own."""
+    log = tmp_path_factory.mktemp("moto") / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from moto.server import main; main()", *_ARGUMENTS],
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+    try:
+        yield _wait_for_endpoint(process, log)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(10)
+
+
+def _wait_for_endpoint(process: subprocess.Popen[bytes], log: Path) -> str:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and process.poll() is None:
+        found = _READY.search(log.read_text())
+        if found:
+            return found[1]
+        time.sleep(0.05)
+    raise RuntimeError(f"moto's server did not start: {log.read_text()}")
+
+
+@pytest.fixture
+def bucket(s3_endpoint: str) -> Bucket:
+    """A fresh bucket."""
+    made = Bucket(s3_endpoint, f"lake-{uuid.uuid4().hex[:12]}")
+    client = made.boto3()
+    client.create_bucket(Bucket=made.name)
+    client.close()
+    return made
