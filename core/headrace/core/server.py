@@ -32,6 +32,7 @@ from headrace.core.service.streams import StreamService
 from headrace.core.wire.app import App, KinesisApp
 from headrace.core.wire.auth import AccessKey, Authenticator
 from headrace.core.wire.dispatch import Dispatcher
+from headrace.core.wire.service_model import service_model
 
 log = logging.getLogger("headrace.core")
 
@@ -76,7 +77,7 @@ class Server:
         self._clock = clock or SystemClock()
         self._files = files
         self._endpoint = ""
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[Any]] = []
 
     async def start(self) -> None:
         """Open the data folder and listen. Raises HeadraceError when either cannot be."""
@@ -112,6 +113,8 @@ class Server:
                 raise HeadraceError("the HTTP server ended while starting")
             await asyncio.sleep(0.001)
         self._tasks.append(asyncio.create_task(self._trim()))
+        # takes a fifth of a second: after the first answers, and before somebody waits for it
+        self._tasks.append(asyncio.create_task(asyncio.to_thread(service_model)))
 
     async def _open(self) -> None:
         self._engine = EmbeddedEngine(

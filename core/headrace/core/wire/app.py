@@ -86,7 +86,9 @@ class KinesisApp:
         if body is None:
             return  # the client went away: there is nobody to answer
         if isinstance(body, ServiceError):
-            answer = codec.encode_error(body, content_type)
+            answer = codec.encode_error(
+                body, codec.CBOR if content_type == codec.CBOR else codec.JSON
+            )
         else:
             answer = await self._answer(scope, headers, content_type, body)
         status, extra, out = answer
@@ -106,7 +108,10 @@ class KinesisApp:
     async def _answer(
         self, scope: Scope, headers: dict[bytes, bytes], content_type: str, body: bytes
     ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-        """The order of checks is AWS's: content type, target, authentication, then the body."""
+        """Content type, target, authentication, then the body.
+
+        AWS looks at the body before the signature; here nothing is parsed for a stranger.
+        """
         if content_type not in (codec.JSON, codec.CBOR, "application/json"):
             return codec.encode_error(
                 AccessDenied("Unable to determine service/operation name to be authorized"),

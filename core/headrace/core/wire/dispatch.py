@@ -30,7 +30,7 @@ from headrace.core.service.leases import LeaseService
 from headrace.core.service.records import RecordService, Stamp
 from headrace.core.service.shards import ShardService
 from headrace.core.service.streams import StreamService
-from headrace.core.wire import codec, hot
+from headrace.core.wire import codec, hot, validation
 
 log = logging.getLogger("headrace.core")
 
@@ -183,9 +183,7 @@ class Dispatcher:
 
 
 def _validate(name: str, request: object) -> dict[str, Any]:
-    from headrace.core.wire.validation import validate  # loads the service model: not at start
-
-    return validate(name, request)
+    return validation.validate(name, request)
 
 
 def _stamp(headers: Mapping[bytes, bytes]) -> Stamp:

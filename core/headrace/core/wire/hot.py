@@ -21,7 +21,7 @@ from headrace.core.service.records import GetAnswer, PutAnswer, PutColumns
 from headrace.core.wire.codec import CBOR, encode_response
 
 _Key = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-_Name = Annotated[str, msgspec.Meta(pattern="^[a-zA-Z0-9_.-]+$", max_length=128)]
+_Name = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9_.-]+\Z", max_length=128)]
 _HashKey = Annotated[str, msgspec.Meta(pattern=r"^(0|([1-9]\d{0,38}))\Z")]
 
 
@@ -95,7 +95,7 @@ def decode_put_records(body: bytes, is_json: bool, validate: Validate) -> PutReq
     return PutRequest(
         checked.get("StreamName"),
         checked.get("StreamARN"),
-        _columns(checked["Records"]),
+        _columns(checked["Records"], "records.{}.member."),
         bool(checked.get("DryRun")),
     )
 
@@ -120,19 +120,18 @@ def decode_put_record(body: bytes, is_json: bool, validate: Validate) -> PutRequ
     return PutRequest(
         checked.get("StreamName"),
         checked.get("StreamARN"),
-        _columns([checked]),
+        _columns([checked], ""),
         bool(checked.get("DryRun")),
     )
 
 
-def _columns(entries: Sequence[dict[str, Any]]) -> PutColumns:
-    """Columns of entries as the validator gives them."""
+def _columns(entries: Sequence[dict[str, Any]], path: str) -> PutColumns:
+    """Columns of entries as the validator gives them; `path` is where errors say they lie."""
     for i, entry in enumerate(entries, 1):
         if "PartitionKey" not in entry:
-            where = "partitionKey" if len(entries) == 1 else f"records.{i}.member.partitionKey"
             raise ValidationError(
-                f"1 validation error detected: Value null at '{where}' failed to satisfy "
-                "constraint: Member must not be null"
+                f"1 validation error detected: Value null at '{path.format(i)}partitionKey' "
+                "failed to satisfy constraint: Member must not be null"
             )
     explicit = [entry.get("ExplicitHashKey") for entry in entries]
     return PutColumns(
