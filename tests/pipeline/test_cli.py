@@ -249,6 +249,48 @@ def test_put_sends_lines_as_they_come(real: Environment, served: str) -> None:
         putting.wait()
 
 
+def test_put_ends_quietly_on_ctrl_c(real: Environment, served: str) -> None:
+    """Stdin is still open then, and a thread waits in it."""
+    real.variables["HEADRACE_ENDPOINT"] = served
+    real.run("streams", "create", "web", "--shards", "1")
+    putting = subprocess.Popen(
+        [sys.executable, "-m", "headrace.pipeline", "put", "web"],
+        env=real.variables,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert putting.stdin is not None and putting.stderr is not None
+        putting.stdin.write("x\n")
+        putting.stdin.flush()
+        wait_for(
+            lambda: "x" in real.run("tail", "web", "-b", "--no-follow").stdout, "the first line"
+        )
+        putting.send_signal(signal.SIGINT)
+        assert putting.wait(TIMEOUT_S) == 130
+        assert putting.stderr.read() == ""
+    finally:
+        putting.kill()
+        putting.communicate()
+
+
+def test_a_reader_that_goes_away_is_no_failure_to_shout_about(
+    real: Environment, served: str
+) -> None:
+    real.variables["HEADRACE_ENDPOINT"] = served
+    real.run("streams", "create", "web", "--shards", "1")
+    real.run("put", "web", stdin="line\n" * 2000)
+    tailing = real.start("tail", "web", "-b", "-n", "1000000")
+    assert tailing.stdout is not None and tailing.stderr is not None
+    assert tailing.stdout.readline() == "line\n"
+    tailing.stdout.close()
+    real.run("put", "web", stdin="line\n" * 20000)
+    assert tailing.wait(TIMEOUT_S) == 1
+    assert tailing.stderr.read() == ""
+    tailing.stderr.close()
+
+
 def test_serve_imports_nothing_heavy_before_it_listens(real: Environment, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -33,9 +34,12 @@ _STREAM = "The stream"
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        print(f"headrace {version('headrace')}")
+        try:
+            print(f"headrace {version('headrace')}")
+        except PackageNotFoundError:
+            print("headrace, from a checkout that is not installed")
         raise typer.Exit
 
 
@@ -89,7 +93,8 @@ def run_app() -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has gone; nobody is left to tell
+        # Whoever read our output has gone. What is still buffered must not fail once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0
 

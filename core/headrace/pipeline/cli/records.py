@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import concurrent.futures
 import contextlib
 import hashlib
+import os
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -96,11 +98,11 @@ def tail(
     start = _Start.of(from_beginning, since)
     target = make_target(endpoint, region, file)
     printer = _Printer(as_json, limit)
-    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
+    with contextlib.suppress(KeyboardInterrupt):
         with_client(target, lambda client: _Tail(client, stream, start, follow, printer).run())
 
 
-async def _batches(data: list[str] | None) -> Any:
+async def _batches(data: list[str] | None) -> AsyncIterator[list[bytes]]:
     """Lists of at most 500 records: all arguments, or stdin's lines as they come."""
     if data is not None:
         for i in range(0, len(data), MAX_RECORDS_PER_PUT):
@@ -111,10 +113,14 @@ async def _batches(data: list[str] | None) -> Any:
     queue: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=4 * MAX_RECORDS_PER_PUT)
     loop = asyncio.get_running_loop()
 
+    def hand_over(line: bytes | None) -> None:
+        asyncio.run_coroutine_threadsafe(queue.put(line), loop).result()
+
     def read() -> None:
-        for line in sys.stdin.buffer:
-            asyncio.run_coroutine_threadsafe(queue.put(line.rstrip(b"\r\n")), loop).result()
-        asyncio.run_coroutine_threadsafe(queue.put(None), loop).result()
+        with contextlib.suppress(RuntimeError, concurrent.futures.CancelledError):  # loop is gone
+            for line in _stdin_lines():
+                hand_over(line)
+            hand_over(None)
 
     threading.Thread(target=read, daemon=True).start()
     line = await queue.get()
@@ -127,6 +133,20 @@ async def _batches(data: list[str] | None) -> Any:
             batch.append(line)
         yield batch
         line = None if line is None else await queue.get()
+
+
+def _stdin_lines() -> Iterator[bytes]:
+    """Lines as they come in, without their ends.
+
+    Past Python's own buffer: a thread that waits in that one holds a lock Python wants at exit.
+    """
+    rest = b""
+    while data := os.read(0, 65536):
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            yield line.removesuffix(b"\r")
+    if rest:
+        yield rest
 
 
 def _print_results(results: Iterable[PutResult]) -> None:
