@@ -16,23 +16,22 @@ def decoded_size(text: str) -> int:
 def total_decoded_size(texts: Sequence[str]) -> int | None:
     """Bytes that all texts hold together; None if any of them is not valid base64.
 
-    One decoding of the joined texts checks every character; what is left to check per text is
-    its length and that `=` stands nowhere but at its end.
+    Works on all of them at once: one decoding of the joined texts checks every character, and
+    counting in the texts joined by lines checks that `=` stands nowhere but at an end.
     """
-    total = 0
-    for text in texts:
-        if len(text) & 3:
-            return None
-        total += len(text)
+    if any(length & 3 for length in set(map(len, texts))):
+        return None
     joined = "".join(texts)
     padding = joined.count("=")
     if padding:
-        ones = sum([text.endswith("=") for text in texts])
-        if padding != ones + sum([text.endswith("==") for text in texts]):
+        lines = "\n".join(texts) + "\n"
+        if padding != lines.count("=\n") + lines.count("==\n"):
             return None
-        joined = joined.replace("=", "A")
+        characters = joined.replace("=", "A")
+    else:
+        characters = joined
     try:
-        pybase64.b64decode_as_bytearray(joined, validate=True)
+        pybase64.b64decode_as_bytearray(characters, validate=True)
     except (binascii.Error, ValueError):
         return None
-    return total // 4 * 3 - padding
+    return len(joined) // 4 * 3 - padding

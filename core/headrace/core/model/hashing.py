@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 try:  # CPython's own MD5: half the cost per call of OpenSSL's, and allowed where FIPS is on
-    from _md5 import md5 as _md5  # type: ignore[import-not-found]
+    from _md5 import md5 as md5  # type: ignore[import-not-found]
 except ImportError:  # pragma: no cover - a CPython built without it
-    from hashlib import md5 as _md5
+    from hashlib import md5 as md5
 
 MAX_HASH_KEY = 2**128 - 1
 
 
 def hash_digest(partition_key: str) -> bytes:
     """The hash key of a partition key as 16 bytes, which order as the number does."""
-    digest: bytes = _md5(partition_key.encode()).digest()
+    digest: bytes = md5(partition_key.encode()).digest()
     return digest
 
 

@@ -5,6 +5,7 @@ The hot operations take and give columns, not a value per record; the wire rende
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -104,13 +105,9 @@ class RecordService:
     async def _put(self, opened: OpenStream, columns: PutColumns, routes: list[int]) -> PutAnswer:
         shards = opened.routing.shards
         data, keys = columns.data, columns.keys
-        groups: dict[int, list[int]] = {}
+        groups: defaultdict[int, list[int]] = defaultdict(list)
         for i, route in enumerate(routes):
-            group = groups.get(route)
-            if group is None:
-                groups[route] = [i]
-            else:
-                group.append(i)
+            groups[route].append(i)
         if len(groups) == 1:
             shard = shards[routes[0]]
             put = ShardPut(shard.number, shard.created_s, data, keys, columns.data_bytes)
@@ -128,12 +125,12 @@ class RecordService:
             for route, group in groups.items()
         ]
         answers = await opened.log.append(puts)
-        sequence_numbers = [""] * len(routes)
-        for group, numbers in zip(groups.values(), answers, strict=True):
-            for i, number in zip(group, numbers, strict=True):
-                sequence_numbers[i] = number
+        # each shard's numbers come in the order of its records: deal them out again
+        deal = {
+            route: iter(numbers).__next__ for route, numbers in zip(groups, answers, strict=True)
+        }
         ids = {route: shards[route].id for route in groups}
-        return PutAnswer(sequence_numbers, [ids[route] for route in routes])
+        return PutAnswer([deal[route]() for route in routes], [ids[route] for route in routes])
 
     async def _put_once(
         self, opened: OpenStream, columns: PutColumns, routes: list[int], stamp: Stamp
