@@ -1,0 +1,1 @@
+"""Files in, records out: tails log files into a stream, every line once."""
