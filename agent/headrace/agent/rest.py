@@ -1,0 +1,94 @@
+"""When content is gone from where it was: going on elsewhere, or saying what is lost."""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+
+from headrace.agent.identity import Mark
+from headrace.agent.positions import Loss, Position, PositionStore
+from headrace.agent.registry import Registry
+from headrace.agent.source import Source
+from headrace.agent.tracked import TrackedFile
+
+log = logging.getLogger("headrace.agent")
+
+
+def take_over(file: TrackedFile, rest: Source, *, registry: Registry) -> None:
+    """Let `file` (not in the registry now) go on in `rest`: the copy or archive of its content.
+
+    Identity, generation and offset stay, so what was put before is known to the stream. If
+    `rest` is shorter than what was read, it has nothing new; a new generation then starts at its
+    end, in case somebody appends to it.
+    """
+    position = file.position
+    file.close()
+    state = rest.state()
+    position.device, position.inode = rest.key
+    position.inode_generation = rest.inode_generation
+    position.path = rest.current_path() or position.path
+    position.is_compressed = rest.is_compressed
+    position.is_rotated = True
+    if state.size < position.offset:
+        position.generation += 1
+        position.offset = state.size
+        position.line_start = None
+        position.cut = 0
+        start = Mark(state.size, b"").start
+        position.marks = (Mark.at(state.size, rest.read_at(start, state.size - start)),)
+    position.size = state.size
+    file.size, file.mtime_ns, file.is_linked = state.size, state.mtime_ns, state.is_linked
+    file.is_replaced = False
+    file.checked = None
+    file.attach(rest)
+    registry.add(file)
+    log.info("%s goes on in %s from byte %d", position.home, position.path, position.offset)
+
+
+def split_off(file: TrackedFile, identity: str) -> TrackedFile:
+    """Give the content a file had until now to a new object; the file itself starts afresh.
+
+    Neither is in the registry, nor does the new object hold a source.
+    """
+    old = file.position
+    before = TrackedFile(file.flow, old, size=old.size, is_stored=file.is_stored)
+    before.grown_ms = file.grown_ms
+    file.position = Position(
+        identity=identity,
+        stream=old.stream,
+        home=old.home,
+        path=old.path,
+        device=old.device,
+        inode=old.inode,
+        inode_generation=old.inode_generation,
+        framing=old.framing,
+        seen_ms=old.seen_ms,
+    )
+    file.is_stored = False
+    return before
+
+
+def report_loss(
+    store: PositionStore, position: Position, *, start: int, end: int, reason: str, now_ms: int
+) -> None:
+    """Say, and store, that bytes `start`..`end` (exclusive) can never be shipped."""
+    loss = Loss(
+        at_ms=now_ms,
+        path=position.home,
+        identity=position.identity,
+        generation=position.generation,
+        start=start,
+        end=end,
+        reason=reason,
+    )
+    store.put_loss(loss)
+    log.error(
+        "lost: bytes %d..%d (%d bytes) of %s were not shipped: %s",
+        start,
+        end,
+        end - start,
+        position.home,
+        reason,
+        extra={"loss": msgspec.to_builtins(loss)},
+    )
