@@ -46,6 +46,10 @@ class Troubles:
         if trouble is not None:
             self._log.info("over: %s", trouble.message)
 
+    def keys(self, prefix: str) -> set[str]:
+        """Keys of current troubles that begin so."""
+        return {key for key in self._current if key.startswith(prefix)}
+
     def current(self) -> tuple[str, ...]:
         """What is wrong now, oldest first."""
         return tuple(trouble.message for trouble in self._current.values())
