@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import boto3
+import pyarrow as pa
+import pyarrow.parquet as pq
 from botocore.config import Config
 from pydantic import SecretStr
 
-from headrace.sinks.config import S3Config
+from headrace.core.clock import Clock, SystemClock
+from headrace.core.model.records import Record
+from headrace.core.troubles import Troubles
+from headrace.sinks.config import S3Config, SinkConfig
+from headrace.sinks.context import SinkContext
+from headrace.sinks.delivery import ShardDelivery, ShardSource
+from headrace.sinks.sink import open_store
+from headrace.sinks.stores.protocol import ObjectStore
+
+LOG = logging.getLogger("headrace.sinks")
 
 
 @dataclass(frozen=True)
@@ -49,3 +66,63 @@ class Bucket:
         found = [item["Key"] for page in pages for item in page.get("Contents", [])]
         client.close()
         return found
+
+
+def sink_config(to: str, *, s3: S3Config | None = None, **values: Any) -> SinkConfig:
+    """A sink that makes a file of every few records."""
+    section = {"stream": "access", "to": to, "name": "access", "buffer": {"size": 2000}, **values}
+    return SinkConfig.model_validate({**section, "s3": s3})
+
+
+async def open_context(
+    config: SinkConfig, base: Path, *, clock: Clock | None = None
+) -> SinkContext:
+    """What a sink's shards share, on an open store, without a stream."""
+    used = clock or SystemClock()
+    store = open_store(config, base)
+    await store.open()
+    context = SinkContext(config, store, clock=used, troubles=Troubles(LOG, used))
+    await context.schemas.refresh()
+    return context
+
+
+async def deliver(config: SinkConfig, base: Path, shard: ShardSource) -> SinkContext:
+    """Deliver all of a shard, as one life of a worker."""
+    context = await open_context(config, base)
+    try:
+        await ShardDelivery(context, shard).run()
+    finally:
+        await context.store.close()
+    return context
+
+
+async def read_tables(store: ObjectStore) -> dict[str, pa.Table]:
+    """Every Parquet file below the target, by key. Fails on one that cannot be read."""
+    found = {}
+    async for key in store.list_from(""):
+        if key.endswith(".parquet"):
+            data = await store.get(key)
+            assert data is not None
+            found[key] = pq.read_table(io.BytesIO(data))
+    return found
+
+
+async def assert_exactly(store: ObjectStore, expected: Mapping[str, Sequence[Record]]) -> None:
+    """The oracle: each shard's sequence numbers are there, once each, and no others."""
+    rows: Counter[tuple[str, str]] = Counter()
+    for table in (await read_tables(store)).values():
+        shards = table.column("_shard_id").to_pylist()
+        rows.update(zip(shards, table.column("_sequence_number").to_pylist(), strict=True))
+    wanted = {(s, r.sequence_number) for s, records in expected.items() for r in records}
+    assert rows.keys() == wanted, (
+        f"{len(wanted - rows.keys())} missing, {len(rows.keys() - wanted)} not of the stream"
+    )
+    twice = [key for key, count in rows.items() if count > 1]
+    assert not twice, f"{len(twice)} rows are there more than once"
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for something another task does; fails after a while."""
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.01)
