@@ -118,6 +118,8 @@ class ActivateStream(_StreamCommand):
 class StartDeletion(_StreamCommand):
     """DELETING: nothing may be put or read any more."""
 
+    uid: str
+
 
 class RemoveStream(_StreamCommand):
     """The stream's log is gone; forget it."""
@@ -128,14 +130,17 @@ class RemoveStream(_StreamCommand):
 class SplitShard(_StreamCommand):
     """Close a shard and open two in its place, the second beginning at `at`."""
 
+    uid: str
     shard: int
     at: str
     at_ms: int
+    shard_quota: int = DEFAULT_SHARD_QUOTA
 
 
 class MergeShards(_StreamCommand):
     """Close two adjacent shards and open one in their place."""
 
+    uid: str
     shard: int
     adjacent: int
     at_ms: int
@@ -144,6 +149,7 @@ class MergeShards(_StreamCommand):
 class SetRetention(_StreamCommand):
     """Retention in hours. `horizon_ms` keeps what has expired by now expired for good."""
 
+    uid: str
     hours: int
     horizon_ms: int
 
@@ -151,6 +157,7 @@ class SetRetention(_StreamCommand):
 class DropShards(_StreamCommand):
     """Closed shards all of whose records have expired leave the listing."""
 
+    uid: str
     shards: list[int]
 
 
@@ -169,18 +176,19 @@ def apply_stream_command(state: StreamsState, command: StreamCommand) -> StreamS
     if isinstance(command, CreateStream):
         return _create(state, command)
     stream = state.streams.get(command.key)
-    if stream is None:
+    # a stream made again under the name is another one: the command was not meant for it
+    if stream is None or stream.uid != command.uid:
         raise not_found(command.account, command.name)
     match command:
         case ActivateStream():
-            if stream.uid == command.uid and stream.status in ("CREATING", "UPDATING"):
+            if stream.status in ("CREATING", "UPDATING"):
                 stream.status = "ACTIVE"
         case StartDeletion():
             stream.status = "DELETING"
         case RemoveStream():
-            if stream.uid == command.uid:
-                del state.streams[command.key]
+            del state.streams[command.key]
         case SplitShard():
+            _check_quota(state, command.account, command.region, 1, command.shard_quota)
             _split(stream, command)
         case MergeShards():
             _merge(stream, command)
@@ -198,15 +206,7 @@ def _create(state: StreamsState, command: CreateStream) -> StreamState:
         raise ResourceInUse(
             f"Stream {command.name} under account {command.account} already exists."
         )
-    used = sum(
-        len(s.open_shards)
-        for s in state.streams.values()
-        if s.account == command.account and s.region == command.region
-    )
-    if used + command.shards > command.shard_quota:
-        raise shard_quota_exceeded(
-            command.account, command.region, used, command.shard_quota, command.shards
-        )
+    _check_quota(state, command.account, command.region, command.shards, command.shard_quota)
     created_s = command.at_ms // 1000
     stream = StreamState(
         uid=command.uid,
@@ -225,6 +225,16 @@ def _create(state: StreamsState, command: CreateStream) -> StreamState:
     )
     state.streams[command.key] = stream
     return stream
+
+
+def _check_quota(state: StreamsState, account: str, region: str, wanted: int, quota: int) -> None:
+    used = sum(
+        len(stream.open_shards)
+        for stream in state.streams.values()
+        if stream.account == account and stream.region == region
+    )
+    if used + wanted > quota:
+        raise shard_quota_exceeded(account, region, used, quota, wanted)
 
 
 def shard_quota_exceeded(
@@ -305,7 +315,9 @@ def _merge(stream: StreamState, command: MergeShards) -> None:
         )
     created_s = _children_created_s(command.at_ms, one, other)
     for parent in (one, other):
-        parent.closed_s = max(command.at_ms // 1000, parent.created_s)
+        # not before either began: at every time since the stream began, some shard was open for
+        # each hash key, also when splits and merges follow each other within a second
+        parent.closed_s = max(command.at_ms // 1000, one.created_s, other.created_s)
     stream.shards.append(
         ShardState(
             number=_next_number(stream),

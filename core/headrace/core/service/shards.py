@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-import binascii
-import json
-from typing import Any
+import contextlib
+from typing import Any, NotRequired, TypedDict
 
+import msgspec
 import pybase64
 
 from headrace.core.control.streams import MergeShards, ShardState, SplitShard, StreamState
-from headrace.core.errors import ExpiredNextToken, InvalidArgument, ResourceNotFound
+from headrace.core.errors import (
+    ExpiredNextToken,
+    InvalidArgument,
+    ResourceNotFound,
+    StorageFull,
+)
 from headrace.core.limits import LIST_TOKEN_LIFETIME_MS
 from headrace.core.model.hashing import HashKeyRange
 from headrace.core.model.shards import shard_number
 from headrace.core.service.caller import Caller
 from headrace.core.service.catalog import Catalog
-from headrace.core.service.streams import describe_shard
+from headrace.core.service.streams import describe_shard, shards_after, visible_shards
 
-_LIST_LIMIT = 1000  # model, ListShardsInput.MaxResults: default and most a page
+_LIST_LIMIT = 1000  # ListShards documentation: MaxResults unless given
+
+
+class _Filter(TypedDict):
+    """A ShardFilter as the model's validator gives it; times in Unix ms."""
+
+    Type: str
+    ShardId: NotRequired[str]
+    Timestamp: NotRequired[int]
+
+
+_decode_token = msgspec.json.Decoder(tuple[str, str, _Filter | None, int]).decode
 
 
 class ShardService:
@@ -39,9 +55,7 @@ class ShardService:
                 raise InvalidArgument("NextToken and StreamName cannot be provided together.")
             name, start, shard_filter = self._read_token(token)
         stream = self._catalog.find(caller, name, arn)
-        shards = self._filtered(stream, shard_filter)
-        if start is not None:
-            shards = [shard for shard in shards if shard.id > start]
+        shards = shards_after(self._filtered(stream, shard_filter), start)
         limit = request.get("MaxResults", _LIST_LIMIT)
         page = shards[:limit]
         answer: dict[str, Any] = {"Shards": [describe_shard(shard) for shard in page]}
@@ -49,18 +63,18 @@ class ShardService:
             answer["NextToken"] = self._make_token(stream.name, page[-1].id, shard_filter)
         return answer
 
-    def _make_token(self, name: str, start: str, shard_filter: dict[str, Any] | None) -> str:
-        body = json.dumps([name, start, shard_filter, self._clock.now_ms()])
-        return pybase64.b64encode(body.encode()).decode()
+    def _make_token(self, name: str, start: str, shard_filter: _Filter | None) -> str:
+        body = msgspec.json.encode((name, start, shard_filter, self._clock.now_ms()))
+        return pybase64.b64encode_as_string(body)
 
-    def _read_token(self, token: str) -> tuple[str, str, dict[str, Any] | None]:
+    def _read_token(self, token: str) -> tuple[str, str, _Filter | None]:
         try:
-            name, start, shard_filter, issued_ms = json.loads(
+            name, start, shard_filter, issued_ms = _decode_token(
                 pybase64.b64decode(token, validate=True)
             )
-            age_ms = self._clock.now_ms() - int(issued_ms)
-        except (binascii.Error, ValueError, TypeError):
+        except (msgspec.MsgspecError, ValueError, RecursionError):
             raise InvalidArgument("Invalid NextToken.") from None
+        age_ms = self._clock.now_ms() - issued_ms
         if age_ms > LIST_TOKEN_LIFETIME_MS:
             raise ExpiredNextToken(
                 f"NextToken expired. It was issued {age_ms} milliseconds ago, more than the "
@@ -68,33 +82,32 @@ class ShardService:
             )
         return name, start, shard_filter
 
-    def _filtered(
-        self, stream: StreamState, shard_filter: dict[str, Any] | None
-    ) -> list[ShardState]:
+    def _filtered(self, stream: StreamState, shard_filter: _Filter | None) -> list[ShardState]:
         """The shards a ShardFilter asks for; all of them without one."""
         if shard_filter is None:
-            return stream.shards
+            return visible_shards(stream)
         horizon_ms = self._catalog.horizon_ms(stream)
+        shards = visible_shards(stream)
         match shard_filter["Type"]:
             case "AFTER_SHARD_ID":
                 after = shard_filter.get("ShardId")
                 if after is None:
                     raise InvalidArgument("ShardFilter AFTER_SHARD_ID must have a ShardId.")
-                return [shard for shard in stream.shards if shard.id > after]
+                return shards_after(shards, after)
             case "AT_LATEST":
-                return stream.open_shards
+                return [s for s in shards if s.is_open]
             case "AT_TRIM_HORIZON":
-                return [s for s in stream.shards if _open_at(s, horizon_ms)]
+                return [s for s in shards if _open_at(s, horizon_ms)]
             case "AT_TIMESTAMP" | "FROM_TIMESTAMP" as kind:
                 at_ms = shard_filter.get("Timestamp")
                 if at_ms is None:
                     raise InvalidArgument(f"ShardFilter {kind} must have a Timestamp.")
                 at_ms = max(at_ms, horizon_ms)
                 if kind == "AT_TIMESTAMP":
-                    return [s for s in stream.shards if _open_at(s, at_ms)]
-                return [s for s in stream.shards if s.is_open or _closed_ms(s) >= at_ms]
+                    return [s for s in shards if _open_at(s, at_ms)]
+                return [s for s in shards if s.is_open or _closed_ms(s) >= at_ms]
             case _:  # FROM_TRIM_HORIZON
-                return [s for s in stream.shards if s.is_open or _closed_ms(s) >= horizon_ms]
+                return [s for s in shards if s.is_open or _closed_ms(s) >= horizon_ms]
 
     # -- resharding ----------------------------------------------------------------------------
 
@@ -112,6 +125,7 @@ class ShardService:
             account=stream.account,
             region=stream.region,
             name=stream.name,
+            uid=stream.uid,
             shard=number,
             at=str(at),
             at_ms=self._clock.now_ms(),
@@ -129,6 +143,7 @@ class ShardService:
             account=stream.account,
             region=stream.region,
             name=stream.name,
+            uid=stream.uid,
             shard=shard,
             adjacent=adjacent,
             at_ms=self._clock.now_ms(),
@@ -151,13 +166,17 @@ class ShardService:
         4. What was appended before is made durable; then their end is the end.
         """
         opened = self._catalog.opened(stream)
-        await opened.log.seal(ranges)
-        opened.closing |= parents
-        try:
-            await self._catalog.engine.control.submit(command)
-            await opened.log.seal([])
-        finally:
-            opened.closing -= parents
+        # one at a time: of two that close the same shard, the refused one would show its end
+        # while the other still waits for its last records
+        async with opened.resharding:
+            await opened.log.seal(ranges)
+            opened.closing |= parents
+            try:
+                await self._catalog.engine.control.submit(command)
+                with contextlib.suppress(StorageFull):  # then nothing is on its way any more
+                    await opened.log.seal([])
+            finally:
+                opened.closing -= parents
 
     @staticmethod
     def _number(stream: StreamState, text: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from headrace.core.control.streams import (
@@ -15,17 +15,18 @@ from headrace.core.control.streams import (
     ShardState,
     StartDeletion,
     StreamState,
+    shard_quota_exceeded,
 )
-from headrace.core.errors import HeadraceError, InvalidArgument, LimitExceeded
+from headrace.core.errors import HeadraceError, InvalidArgument
 from headrace.core.limits import (
     DEFAULT_SHARD_QUOTA,
     MAX_RETENTION_HOURS,
     MIN_RETENTION_HOURS,
     ON_DEMAND_SHARDS,
 )
-from headrace.core.model.shards import shard_id
+from headrace.core.model.shards import shard_id, shard_number
 from headrace.core.service.caller import Caller
-from headrace.core.service.catalog import Catalog
+from headrace.core.service.catalog import Catalog, not_active
 
 log = logging.getLogger("headrace.core")
 
@@ -48,6 +49,7 @@ class StreamService:
         self._delay_ms = delay_ms
         self._shard_quota = shard_quota
         self._background: set[asyncio.Task[None]] = set()
+        self._leaving: set[str] = set()  # uids of streams whose removal is under way
 
     async def create_stream(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
         mode = request.get("StreamModeDetails", {}).get("StreamMode", "PROVISIONED")
@@ -59,8 +61,9 @@ class StreamService:
         elif count is None:
             raise InvalidArgument("ShardCount must be set for a stream in PROVISIONED mode.")
         if count > self._shard_quota:  # before any range is computed for a billion shards
-            raise LimitExceeded(
-                f"Requested {count} shards, more than the limit of {self._shard_quota}."
+            used = sum(len(stream.open_shards) for stream in self._catalog.streams_of(caller))
+            raise shard_quota_exceeded(
+                caller.account, caller.region, used, self._shard_quota, count
             )
         stream = await self._catalog.engine.control.submit(
             CreateStream(
@@ -76,8 +79,12 @@ class StreamService:
                 shard_quota=self._shard_quota,
             )
         )
-        await self._catalog.open(stream)
-        await self._after_delay(self._activate(stream))
+        try:
+            await self._catalog.open(stream)
+        except (HeadraceError, OSError):
+            await self._catalog.remove(stream)  # a stream without a log would be in everyone's way
+            raise
+        await self._after_delay(lambda: self._activate(stream))
         return {}
 
     async def resume(self) -> None:
@@ -95,23 +102,41 @@ class StreamService:
 
     async def delete_stream(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
         stream = self._catalog.find(caller, request.get("StreamName"), request.get("StreamARN"))
-        if stream.status != "DELETING":
-            await self._catalog.engine.control.submit(
-                StartDeletion(account=stream.account, region=stream.region, name=stream.name)
-            )
-            await self._after_delay(self._catalog.remove(stream))
+        if stream.status == "CREATING":  # its log is just being made
+            raise not_active(stream)
+        if stream.uid not in self._leaving:
+            self._leaving.add(stream.uid)
+            try:
+                await self._catalog.engine.control.submit(
+                    StartDeletion(
+                        account=stream.account,
+                        region=stream.region,
+                        name=stream.name,
+                        uid=stream.uid,
+                    )
+                )
+                await self._after_delay(lambda: self._remove(stream))
+            except BaseException:
+                self._leaving.discard(stream.uid)  # so that asking again tries again
+                raise
         return {}
 
-    async def _after_delay(self, step: Coroutine[Any, Any, None]) -> None:
+    async def _remove(self, stream: StreamState) -> None:
+        try:
+            await self._catalog.remove(stream)
+        finally:
+            self._leaving.discard(stream.uid)
+
+    async def _after_delay(self, step: Callable[[], Awaitable[None]]) -> None:
         if not self._delay_ms:
-            await step
+            await step()
             return
 
         async def later() -> None:
             await self._clock.sleep_ms(self._delay_ms)
             try:
-                await step
-            except HeadraceError as error:
+                await step()
+            except (HeadraceError, OSError) as error:
                 log.error("a stream could not change its state: %s", error)
 
         task = asyncio.create_task(later())
@@ -128,10 +153,7 @@ class StreamService:
 
     async def describe_stream(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
         stream = self._catalog.find(caller, request.get("StreamName"), request.get("StreamARN"))
-        shards = stream.shards
-        start = request.get("ExclusiveStartShardId")
-        if start is not None:
-            shards = [shard for shard in shards if shard.id > start]
+        shards = shards_after(visible_shards(stream), request.get("ExclusiveStartShardId"))
         limit = request.get("Limit", _DESCRIBE_LIMIT)
         return {
             "StreamDescription": {
@@ -150,7 +172,7 @@ class StreamService:
             "StreamDescriptionSummary": {
                 **self._common(stream),
                 "EncryptionType": "NONE",
-                "OpenShardCount": len(stream.open_shards),
+                "OpenShardCount": sum(shard.is_open for shard in visible_shards(stream)),
                 "ConsumerCount": 0,
                 "MaxRecordSizeInKiB": stream.max_record_kib,
             }
@@ -245,11 +267,27 @@ class StreamService:
                 account=stream.account,
                 region=stream.region,
                 name=stream.name,
+                uid=stream.uid,
                 hours=hours,
                 horizon_ms=self._catalog.horizon_ms(stream),
             )
         )
         return {}
+
+
+def visible_shards(stream: StreamState) -> list[ShardState]:
+    """The shards that are shown; a stream has none while it is CREATING."""
+    return [] if stream.status == "CREATING" else stream.shards
+
+
+def shards_after(shards: list[ShardState], start: str | None) -> list[ShardState]:
+    """Those after ExclusiveStartShardId, which need not exist; None is before the first."""
+    if start is None:
+        return shards
+    number = shard_number(start)
+    if number is None:
+        return [shard for shard in shards if shard.id > start]
+    return [shard for shard in shards if shard.number > number]
 
 
 def describe_shard(shard: ShardState) -> dict[str, Any]:
