@@ -19,7 +19,12 @@ from headrace.core.errors import (
     StorageFull,
     ValidationError,
 )
-from headrace.core.limits import MAX_GET_BYTES, MAX_PUT_REQUEST_BYTES, MIB
+from headrace.core.limits import (
+    MAX_GET_BYTES,
+    MAX_PARTITION_KEY_CHARS,
+    MAX_PUT_REQUEST_BYTES,
+    MIB,
+)
 from headrace.core.model.blobs import decoded_size
 from headrace.core.model.hashing import MAX_HASH_KEY, hash_key
 from headrace.core.model.sequence import BEGINNING, MAX_INDEX, ORDINAL_BITS, Position, parse
@@ -31,12 +36,16 @@ from headrace.core.service.iterators import IteratorCodec
 
 @dataclass(slots=True)
 class PutColumns:
-    """The records of a put, by column. `data` is valid base64 text of `data_bytes` in all."""
+    """The records of a put, by column. `data` is valid base64 text of `data_bytes` in all.
+
+    `path` is where errors say that a record's members lie, `{}` being its number.
+    """
 
     data: Sequence[str]
     keys: Sequence[str]
     explicit: Sequence[str | None] | None
     data_bytes: int
+    path: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +92,13 @@ class RecordService:
         arn: str | None,
         columns: PutColumns,
         stamp: Stamp | None = None,
+        *,
+        ordering: str | None = None,
     ) -> PutAnswer:
         """Store records in the order given; returns once they are durable.
+
+        `ordering` is a sequence number that the new ones must exceed. They do anyway, so it is
+        only checked to be one that has been given out.
 
         Raises ValidationError for a record over the stream's limit, ServiceUnavailable when the
         disk is full or cannot keep up; then nothing of the request is stored.
@@ -92,6 +106,8 @@ class RecordService:
         stream = self._catalog.find_readable(caller, name, arn)
         opened = self._catalog.opened(stream)
         self._check_sizes(stream, columns)
+        if ordering is not None:
+            _check_ordering(ordering, stream, opened)
         if columns.explicit is not None:
             _check_explicit(columns.explicit)
         routes = opened.routing.route(columns.keys, columns.explicit)
@@ -161,21 +177,28 @@ class RecordService:
             )
         ]
         numbers = await opened.log.append_once(stamp.producer_id, stamp.epoch, records)
-        return PutAnswer(numbers, [shards[route].id for route in routes])
+        return PutAnswer(numbers, [_shard_of(number) for number in numbers])
 
     def _check_sizes(self, stream: StreamState, columns: PutColumns) -> None:
         limit = stream.max_record_kib * 1024
+        data, keys = columns.data, columns.keys
         # cheap bound first: only a request with something large in it is looked at by record
-        if max(map(len, columns.data)) // 4 * 3 + 1024 > limit:
-            for i, (data, key) in enumerate(zip(columns.data, columns.keys, strict=True), 1):
-                if decoded_size(data) + len(key.encode()) > limit:
-                    where = "data" if len(columns.data) == 1 else f"records.{i}.member.data"
-                    raise ValidationError(
-                        f"1 validation error detected: Value at '{where}' failed to satisfy "
-                        f"constraint: Member must have length less than or equal to {limit}"
-                    )
-        if columns.data_bytes + sum(map(len, columns.keys)) > MAX_PUT_REQUEST_BYTES:
-            raise InvalidArgument(f"Records size exceeds {MAX_PUT_REQUEST_BYTES // MIB} MB limit")
+        if max(map(len, data)) // 4 * 3 + 4 * MAX_PARTITION_KEY_CHARS > limit:
+            over = [
+                i
+                for i, (text, key) in enumerate(zip(data, keys, strict=True))
+                if decoded_size(text) + len(key.encode()) > limit
+            ]
+            if over:
+                rule = f"Member must have length less than or equal to {limit}"
+                raise broken_members(f"Value at '{columns.path}data'", over, rule)
+        key_bytes = 4 * sum(map(len, keys))  # at most
+        if columns.data_bytes + key_bytes > MAX_PUT_REQUEST_BYTES:
+            key_bytes = sum(len(key.encode()) for key in keys)
+            if columns.data_bytes + key_bytes > MAX_PUT_REQUEST_BYTES:
+                raise InvalidArgument(
+                    f"Records size exceeds {MAX_PUT_REQUEST_BYTES // MIB} MB limit"
+                )
 
     # -- iterators -----------------------------------------------------------------------------
 
@@ -306,6 +329,25 @@ _SEQUENCE_RULE = (
 )
 
 
+def broken_members(subject: str, indexes: Sequence[int], rule: str) -> ValidationError:
+    """What AWS says of a member of several records that breaks a rule: the first ten are named.
+
+    `subject` is such as `Value at 'records.{}.member.data'`.
+    """
+    lines = [f"{subject.format(i + 1)} failed to satisfy constraint: {rule}" for i in indexes[:10]]
+    noun = "error" if len(lines) == 1 else "errors"
+    return ValidationError(f"{len(lines)} validation {noun} detected: {'; '.join(lines)}")
+
+
+def _check_ordering(text: str, stream: StreamState, opened: OpenStream) -> None:
+    found = parse(text)
+    if found is None or found.position >= opened.log.tail:
+        raise InvalidArgument(
+            f"ExclusiveMinimumSequenceNumber {text} used in PutRecord on stream {stream.name} "
+            f"under account {stream.account} is invalid."
+        )
+
+
 def _check_explicit(explicit: Sequence[str | None]) -> None:
     for given in explicit:
         if given is not None and int(given) > MAX_HASH_KEY:
@@ -313,6 +355,13 @@ def _check_explicit(explicit: Sequence[str | None]) -> None:
                 "Invalid ExplicitHashKey. ExplicitHashKey must be in the range: [0, 2^128-1]. "
                 f"Specified value was {given}"
             )
+
+
+def _shard_of(number: str) -> str:
+    """The shard a record went to: for one that had been stored, maybe a parent of its route's."""
+    found = parse(number)
+    assert found is not None
+    return shard_id(found.shard)
 
 
 def _children(stream: StreamState, shard: ShardState) -> list[dict[str, Any]]:

@@ -14,6 +14,8 @@ from headrace.core.errors import (
     InternalFailure,
     Serialization,
     ServiceError,
+    ServiceUnavailable,
+    StorageFull,
     UnknownOperation,
     ValidationError,
 )
@@ -116,7 +118,7 @@ class Dispatcher:
                 request = _validate(name, codec.decode(body, content_type))
                 answer = await run_cold(caller, request)
                 return Answer(200, [], codec.encode_response(name, answer, content_type))
-            if target.startswith(EXTENSION_TARGET):
+            if target.startswith(EXTENSION_TARGET) and content_type == codec.JSON:
                 return await self._extension(caller, target[len(EXTENSION_TARGET) :], body)
             raise UnknownOperation("")
         except HeadraceError as error:
@@ -148,7 +150,9 @@ class Dispatcher:
         )
         hot.refuse_dry_run(request.dry_run)
         stamp = _stamp(headers) if _PRODUCER in headers else None
-        answer = await self._records.put(caller, request.name, request.arn, request.columns, stamp)
+        answer = await self._records.put(
+            caller, request.name, request.arn, request.columns, stamp, ordering=request.ordering
+        )
         return Answer(200, [], hot.render_put_record(answer, content_type))
 
     async def _get_records(
@@ -206,9 +210,12 @@ def _stamp(headers: Mapping[bytes, bytes]) -> Stamp:
 
 
 def _on_the_wire(error: HeadraceError) -> ServiceError:
-    """What a client is told. Storage trouble is ours to mend, so it is a 500 that names itself."""
+    """What a client is told. Storage trouble is ours to mend, so it is a 500 that names itself;
+    a full disk passes, so it is a 503."""
     if isinstance(error, ServiceError):
         return error
+    if isinstance(error, StorageFull):
+        return ServiceUnavailable(str(error))
     if isinstance(error, CorruptSegment):
         log.error("%s", error)
     return InternalFailure(str(error))

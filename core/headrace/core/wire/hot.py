@@ -17,12 +17,21 @@ import pybase64
 from headrace.core.errors import DryRun, ValidationError
 from headrace.core.limits import MAX_RECORDS_PER_GET, MAX_RECORDS_PER_PUT
 from headrace.core.model.blobs import total_decoded_size
-from headrace.core.service.records import GetAnswer, PutAnswer, PutColumns
+from headrace.core.service.records import GetAnswer, PutAnswer, PutColumns, broken_members
 from headrace.core.wire.codec import CBOR, encode_response
+from headrace.core.wire.constraints import NOT_NULL
 
 _Key = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9_.-]+\Z", max_length=128)]
-_HashKey = Annotated[str, msgspec.Meta(pattern=r"^(0|([1-9]\d{0,38}))\Z")]
+_HashKey = Annotated[str, msgspec.Meta(pattern=r"^(0|[1-9][0-9]{0,38})\Z")]
+_Number = Annotated[str, msgspec.Meta(pattern=r"^(0|[1-9][0-9]{0,128})\Z")]
+_Arn = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^arn:aws[^:\n]*:kinesis:[^:\n]*:[0-9]{12}:stream/\S+\Z", max_length=2048
+    ),
+]
+_LIST_PATH = "records.{}.member."
 
 
 class _Entry(msgspec.Struct, gc=False):
@@ -34,7 +43,7 @@ class _Entry(msgspec.Struct, gc=False):
 class _PutRecords(msgspec.Struct, gc=False):
     Records: Annotated[list[_Entry], msgspec.Meta(min_length=1, max_length=MAX_RECORDS_PER_PUT)]
     StreamName: _Name | None = None
-    StreamARN: str | None = None
+    StreamARN: _Arn | None = None
     DryRun: bool = False
 
 
@@ -42,9 +51,9 @@ class _PutRecord(msgspec.Struct, gc=False):
     Data: str
     PartitionKey: _Key
     StreamName: _Name | None = None
-    StreamARN: str | None = None
+    StreamARN: _Arn | None = None
     ExplicitHashKey: _HashKey | None = None
-    SequenceNumberForOrdering: str | None = None
+    SequenceNumberForOrdering: _Number | None = None
     DryRun: bool = False
 
 
@@ -61,6 +70,7 @@ class PutRequest(NamedTuple):
     arn: str | None
     columns: PutColumns
     dry_run: bool
+    ordering: str | None = None
 
 
 _decode_put_records = msgspec.json.Decoder(_PutRecords).decode
@@ -89,13 +99,14 @@ def decode_put_records(body: bytes, is_json: bool, validate: Validate) -> PutReq
                     [record.PartitionKey for record in records],
                     explicit if any(explicit) else None,
                     size,
+                    _LIST_PATH,
                 )
                 return PutRequest(request.StreamName, request.StreamARN, columns, request.DryRun)
     checked = validate()
     return PutRequest(
         checked.get("StreamName"),
         checked.get("StreamARN"),
-        _columns(checked["Records"], "records.{}.member."),
+        _columns(checked["Records"], _LIST_PATH),
         bool(checked.get("DryRun")),
     )
 
@@ -110,35 +121,40 @@ def decode_put_record(body: bytes, is_json: bool, validate: Validate) -> PutRequ
         else:
             data = [request.Data]
             size = total_decoded_size(data)
-            if size is not None and request.SequenceNumberForOrdering is None:
+            if size is not None:
                 given = request.ExplicitHashKey
                 columns = PutColumns(
-                    data, [request.PartitionKey], None if given is None else [given], size
+                    data, [request.PartitionKey], None if given is None else [given], size, ""
                 )
-                return PutRequest(request.StreamName, request.StreamARN, columns, request.DryRun)
+                return PutRequest(
+                    request.StreamName,
+                    request.StreamARN,
+                    columns,
+                    request.DryRun,
+                    request.SequenceNumberForOrdering,
+                )
     checked = validate()
     return PutRequest(
         checked.get("StreamName"),
         checked.get("StreamARN"),
         _columns([checked], ""),
         bool(checked.get("DryRun")),
+        checked.get("SequenceNumberForOrdering"),
     )
 
 
 def _columns(entries: Sequence[dict[str, Any]], path: str) -> PutColumns:
     """Columns of entries as the validator gives them; `path` is where errors say they lie."""
-    for i, entry in enumerate(entries, 1):
-        if "PartitionKey" not in entry:
-            raise ValidationError(
-                f"1 validation error detected: Value null at '{path.format(i)}partitionKey' "
-                "failed to satisfy constraint: Member must not be null"
-            )
+    keyless = [i for i, entry in enumerate(entries) if "PartitionKey" not in entry]
+    if keyless:
+        raise broken_members(f"Value null at '{path}partitionKey'", keyless, NOT_NULL)
     explicit = [entry.get("ExplicitHashKey") for entry in entries]
     return PutColumns(
         [pybase64.b64encode_as_string(entry["Data"]) for entry in entries],
         [entry["PartitionKey"] for entry in entries],
         explicit if any(explicit) else None,
         sum(len(entry["Data"]) for entry in entries),
+        path,
     )
 
 
