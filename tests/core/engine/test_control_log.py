@@ -1,0 +1,182 @@
+"""The control log: durable before it answers, replayed to the same state."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from headrace.core.control.machine import Command, ControlState, apply
+from headrace.core.control.streams import CreateStream, MergeShards, SplitShard
+from headrace.core.engine.embedded import control_log as module
+from headrace.core.engine.embedded.control_log import SqliteControlLog
+from headrace.core.errors import InternalFailure, ResourceInUse, UnknownFormatVersion
+
+ControlLog = SqliteControlLog[ControlState, Command]
+
+
+def open_log(path: Path, fatal: list[BaseException] | None = None) -> ControlLog:
+    return SqliteControlLog(
+        path,
+        state_type=ControlState,
+        command_type=Command,
+        apply=apply,
+        on_fatal=(fatal if fatal is not None else []).append,
+    )
+
+
+A: Any = {"account": "1", "region": "r", "name": "a", "uid": "a"}
+
+
+def create(name: str) -> CreateStream:
+    return CreateStream(
+        account="1", region="r", name=name, uid=name, at_ms=1000, mode="PROVISIONED", shards=2
+    )
+
+
+async def test_commands_lead_to_the_same_state_after_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "control.sqlite"
+    log = open_log(path)
+    await log.submit(create("a"))
+    await log.submit(SplitShard(**A, shard=0, at="1000", at_ms=2000))
+    await log.submit(MergeShards(**A, shard=2, adjacent=3, at_ms=3000))
+    before = msgspec.json.encode(log.state)
+    await log.close()
+    again = open_log(path)
+    assert msgspec.json.encode(again.state) == before
+    await again.close()
+
+
+async def test_a_refused_command_changes_nothing_now_and_on_replay(tmp_path: Path) -> None:
+    path = tmp_path / "control.sqlite"
+    log = open_log(path)
+    await log.submit(create("a"))
+    before = msgspec.json.encode(log.state)
+    with pytest.raises(ResourceInUse):
+        await log.submit(create("a"))
+    assert msgspec.json.encode(log.state) == before
+    await log.close()
+    again = open_log(path)
+    assert msgspec.json.encode(again.state) == before
+    await again.close()
+
+
+async def test_commands_at_once_are_applied_in_order_with_few_commits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = open_log(tmp_path / "control.sqlite")
+    commits = 0
+    insert = log._insert
+
+    def counted(rows: list[tuple[int, bytes]]) -> None:
+        nonlocal commits
+        commits += 1
+        insert(rows)
+
+    monkeypatch.setattr(log, "_insert", counted)
+    await asyncio.gather(*(log.submit(create(f"s{i}")) for i in range(100)))
+    assert list(log.state.streams.streams) == [f"1/r/s{i}" for i in range(100)]
+    assert commits <= 3
+    await log.close()
+
+
+async def test_snapshots_bound_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SNAPSHOT_EVERY", 10)
+    path = tmp_path / "control.sqlite"
+    log = open_log(path)
+    for i in range(35):
+        await log.submit(create(f"s{i}"))
+    before = msgspec.json.encode(log.state)
+    await log.close()
+    with sqlite3.connect(path) as db:
+        (kept,) = db.execute("SELECT count(*) FROM commands").fetchone()
+    db.close()
+    assert kept < 15
+    again = open_log(path)
+    assert msgspec.json.encode(again.state) == before
+    await again.close()
+
+
+async def test_a_newer_format_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "control.sqlite"
+    await open_log(path).close()
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE meta SET value = '99' WHERE key = 'format'")
+    db.close()
+    with pytest.raises(UnknownFormatVersion):
+        open_log(path)
+
+
+async def test_an_unwritable_log_stops_the_process_and_a_full_disk_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fatal: list[BaseException] = []
+    log = open_log(tmp_path / "control.sqlite", fatal)
+
+    def full(rows: list[tuple[int, bytes]]) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    def broken(rows: list[tuple[int, bytes]]) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    insert = log._insert
+    monkeypatch.setattr(log, "_insert", full)
+    with pytest.raises(InternalFailure, match="No space"):
+        await log.submit(create("a"))
+    assert not fatal
+    monkeypatch.setattr(log, "_insert", insert)
+    await log.submit(create("a"))
+    monkeypatch.setattr(log, "_insert", broken)
+    with pytest.raises(InternalFailure):
+        await log.submit(create("b"))
+    assert len(fatal) == 1
+    await log.close()
+
+
+def start_child(script: str, path: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True
+    )
+
+
+async def test_what_was_answered_survives_kill_9(tmp_path: Path) -> None:
+    path = tmp_path / "control.sqlite"
+    script = (
+        "import asyncio, sys\n"
+        "from pathlib import Path\n"
+        "from headrace.core.control.machine import Command, ControlState, apply\n"
+        "from headrace.core.control.streams import CreateStream\n"
+        "from headrace.core.engine.embedded.control_log import SqliteControlLog\n"
+        "async def main():\n"
+        "    log = SqliteControlLog(Path(sys.argv[1]), state_type=ControlState,\n"
+        "        command_type=Command, apply=apply, on_fatal=print)\n"
+        "    i = len(log.state.streams.streams)\n"
+        "    while True:\n"
+        "        await log.submit(CreateStream(account='1', region='r', name=f's{i}',\n"
+        "            uid=str(i), at_ms=1, mode='PROVISIONED', shards=1))\n"
+        "        i += 1\n"
+        "        print(i, flush=True)\n"
+        "asyncio.run(main())\n"
+    )
+    answered = 0
+    for _ in range(3):
+        child = start_child(script, path)
+        assert child.stdout is not None
+        for _ in range(25):
+            answered = int(child.stdout.readline())
+        os.kill(child.pid, signal.SIGKILL)
+        rest = child.stdout.read().split()
+        answered = int(rest[-1]) if rest else answered
+        child.stdout.close()
+        child.wait()
+        log = open_log(path)
+        assert answered <= len(log.state.streams.streams) <= answered + 1
+        await log.close()

@@ -1,0 +1,289 @@
+"""Idempotent put against a model: whatever is sent again, split, merged, failed or restarted,
+each of a producer's records is stored exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import tempfile
+from base64 import b64decode, b64encode
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from headrace.core.engine.embedded.shard_log import EmbeddedShardLog
+from headrace.core.engine.seam import ShardPut, StampedRecord
+from headrace.core.errors import InternalFailure, ProducerFenced, StorageFull
+from headrace.core.limits import PRODUCER_SILENCE_MS
+from headrace.core.log.stream_log import StreamLog, StreamLogOptions
+from headrace.core.model.hashing import MAX_HASH_KEY, HashKeyRange
+from headrace.core.model.sequence import BEGINNING
+from headrace.core.testing.faulty_files import FaultyFiles, io_error, no_space
+from headrace.core.testing.manual_clock import ManualClock
+
+HASHES = [i * (MAX_HASH_KEY // 15) for i in range(16)]
+PRODUCERS = ("p", "q")
+
+
+def never(error: BaseException) -> None:
+    raise AssertionError("the store must not fail here") from error
+
+
+class Store:
+    """One shard log on a folder, to be opened again and again."""
+
+    def __init__(self, folder: Path, segment_bytes: int = 2000) -> None:
+        self.folder = folder
+        self.files = FaultyFiles()
+        self.clock = ManualClock()
+        self.segment_bytes = segment_bytes
+        self.fatal: list[BaseException] = []
+        self.writers = ThreadPoolExecutor(1)
+
+    async def open(self, ranges: list[HashKeyRange]) -> EmbeddedShardLog:
+        stream_log = StreamLog.open(
+            self.folder,
+            self.files,
+            now_ms=self.clock.now_ms(),
+            ranges=ranges,
+            options=StreamLogOptions(segment_bytes=self.segment_bytes),
+        )
+        return EmbeddedShardLog(stream_log, self.writers, self.clock, self.fatal.append)
+
+
+def stored(shard_log: EmbeddedShardLog, shards: range) -> list[tuple[str, int]]:
+    """All (producer, sequence) that are there, as a reader finds them."""
+    found: list[tuple[str, int]] = []
+    for shard in shards:
+        part = shard_log.read(
+            shard, BEGINNING, floor=BEGINNING, max_records=1 << 20, max_bytes=1 << 30
+        )
+        for row in json.loads(b"[" + b",".join(part.parts) + b"]"):
+            producer, _, sequence = b64decode(row["Data"]).decode().partition(":")
+            found.append((producer, int(sequence)))
+    return found
+
+
+class IdempotentPut(RuleBasedStateMachine):
+    """Two producers, each sending its records in order, from the first it has no answer for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.folder = Path(tempfile.mkdtemp())
+        self.store = Store(self.folder / "log")
+        self.ranges = {0: HashKeyRange(0, MAX_HASH_KEY)}
+        self.all_ranges = list(self.ranges.values())
+        self.next_shard = 1
+        self.acknowledged = dict.fromkeys(PRODUCERS, 0)
+        self.sent = dict.fromkeys(PRODUCERS, 0)
+
+    def teardown(self) -> None:
+        self.runner.run(self.log.close())
+        self.runner.close()
+        self.store.writers.shutdown()
+        shutil.rmtree(self.folder)
+
+    @initialize()
+    def open(self) -> None:
+        self.log = self.runner.run(self.store.open(self.all_ranges))
+
+    def shard_of(self, hash_key: int) -> int:
+        return next(n for n, key_range in self.ranges.items() if hash_key in key_range)
+
+    def records(self, producer: str, first: int, upto: int) -> list[StampedRecord]:
+        # where a record goes is a pure function of its place, as an agent's key is
+        return [
+            StampedRecord(
+                shard=self.shard_of(HASHES[(i * 7) % 16]),
+                created_s=1,
+                data=b64encode(f"{producer}:{i}".encode()).decode(),
+                key="k",
+                hash_key=HASHES[(i * 7) % 16],
+                payload_bytes=8,
+                sequence=i,
+            )
+            for i in range(first, upto)
+        ]
+
+    @rule(producer=st.sampled_from(PRODUCERS), back=st.integers(0, 10), count=st.integers(1, 20))
+    def put(self, producer: str, back: int, count: int) -> None:
+        """From a little before the first unacknowledged record on: the overlap is a re-send."""
+        first = max(self.acknowledged[producer] - back, 0)
+        upto = self.acknowledged[producer] + count
+        numbers = self.runner.run(
+            self.log.append_once(producer, 0, self.records(producer, first, upto))
+        )
+        assert len(numbers) == upto - first and all(numbers)
+        self.acknowledged[producer] = max(self.acknowledged[producer], upto)
+        self.sent[producer] = max(self.sent[producer], upto)
+
+    @rule(producer=st.sampled_from(PRODUCERS), count=st.integers(1, 20))
+    def put_without_hearing_the_answer(self, producer: str, count: int) -> None:
+        upto = self.acknowledged[producer] + count
+        records = self.records(producer, self.acknowledged[producer], upto)
+        self.runner.run(self.log.append_once(producer, 0, records))
+        self.sent[producer] = max(self.sent[producer], upto)
+
+    @rule(count=st.integers(1, 10))
+    def both_put_at_once(self, count: int) -> None:
+        async def both() -> None:
+            await asyncio.gather(
+                *(
+                    self.log.append_once(
+                        p, 0, self.records(p, self.acknowledged[p], self.acknowledged[p] + count)
+                    )
+                    for p in PRODUCERS
+                )
+            )
+
+        self.runner.run(both())
+        for p in PRODUCERS:
+            self.acknowledged[p] += count
+            self.sent[p] = max(self.sent[p], self.acknowledged[p])
+
+    @rule(producer=st.sampled_from(PRODUCERS), count=st.integers(1, 20))
+    def the_disk_is_full(self, producer: str, count: int) -> None:
+        """Refused as a whole; what was put beside it is refused too, and both go again."""
+        other = PRODUCERS[producer == PRODUCERS[0]]
+        self.store.files.fail_always("write_at", no_space)
+
+        async def put_both() -> None:
+            results = await asyncio.gather(
+                *(
+                    self.log.append_once(
+                        p, 0, self.records(p, self.acknowledged[p], self.acknowledged[p] + count)
+                    )
+                    for p in (producer, other)
+                ),
+                return_exceptions=True,
+            )
+            for p, result in zip((producer, other), results, strict=True):
+                if isinstance(result, BaseException):
+                    assert isinstance(result, StorageFull)
+                else:  # all of it had been stored before: nothing to write
+                    self.acknowledged[p] += count
+                    self.sent[p] = max(self.sent[p], self.acknowledged[p])
+
+        self.runner.run(put_both())
+        self.store.files.heal()
+
+    @rule(data=st.data())
+    def split(self, data: st.DataObject) -> None:
+        shard = data.draw(st.sampled_from(sorted(self.ranges)))
+        whole = self.ranges[shard]
+        if whole.end - whole.start < 4:
+            return
+        at = data.draw(st.integers(whole.start + 2, whole.end - 1))
+        parts = [HashKeyRange(whole.start, at - 1), HashKeyRange(at, whole.end)]
+        self.runner.run(self.log.seal(parts))
+        del self.ranges[shard]
+        for part in parts:
+            self.ranges[self.next_shard] = part
+            self.next_shard += 1
+        self.all_ranges += parts
+
+    @rule(data=st.data())
+    def merge(self, data: st.DataObject) -> None:
+        by_start = sorted(self.ranges.items(), key=lambda item: item[1])
+        if len(by_start) < 2:
+            return
+        i = data.draw(st.integers(0, len(by_start) - 2))
+        (one, first), (other, second) = by_start[i], by_start[i + 1]
+        self.runner.run(self.log.seal([]))
+        del self.ranges[one], self.ranges[other]
+        self.ranges[self.next_shard] = HashKeyRange(first.start, second.end)
+        self.all_ranges.append(self.ranges[self.next_shard])
+        self.next_shard += 1
+
+    @rule()
+    def restart(self) -> None:
+        self.runner.run(self.log.close())
+        self.log = self.runner.run(self.store.open(self.all_ranges))
+
+    @rule()
+    def wait_a_day(self) -> None:
+        self.runner.run(self.store.clock.advance(PRODUCER_SILENCE_MS // 14))
+
+    @invariant()
+    def every_record_is_there_once(self) -> None:
+        if not hasattr(self, "log"):
+            return
+        found = stored(self.log, range(self.next_shard))
+        assert len(found) == len(set(found)), "stored twice"
+        for producer in PRODUCERS:
+            there = {sequence for name, sequence in found if name == producer}
+            assert there >= set(range(self.acknowledged[producer])), "an acknowledged loss"
+            assert there <= set(range(self.sent[producer]))
+
+
+TestIdempotentPut = IdempotentPut.TestCase
+TestIdempotentPut.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+async def test_an_older_epoch_is_fenced_and_a_newer_one_starts_fresh(tmp_path: Path) -> None:
+    store = Store(tmp_path / "log")
+    log = await store.open([])
+
+    def record(text: str, sequence: int) -> StampedRecord:
+        return StampedRecord(0, 1, b64encode(text.encode()).decode(), "k", 5, 4, sequence)
+
+    await log.append_once("p", 1, [record("p:1", 1)])
+    with pytest.raises(ProducerFenced, match="epoch 1"):
+        await log.append_once("p", 0, [record("p:2", 2)])
+    await log.append_once("p", 2, [record("p:0", 0)])
+    assert stored(log, range(1)) == [("p", 1), ("p", 0)]
+    await log.close()
+
+
+async def test_a_record_twice_in_one_request_is_stored_once(tmp_path: Path) -> None:
+    store = Store(tmp_path / "log")
+    log = await store.open([])
+    text = b64encode(b"p:1").decode()
+    twice = [StampedRecord(0, 1, text, "k", 5, 4, 1)] * 2
+    numbers = await log.append_once("p", 0, twice)
+    assert numbers[0] == numbers[1]
+    assert stored(log, range(1)) == [("p", 1)]
+    await log.close()
+
+
+async def test_a_silent_producer_is_forgotten(tmp_path: Path) -> None:
+    store = Store(tmp_path / "log", segment_bytes=600)
+    log = await store.open([])
+    text = b64encode(b"p:1").decode()
+    await log.append_once("p", 0, [StampedRecord(0, 1, text, "k", 5, 4, 1)])
+    await store.clock.advance(PRODUCER_SILENCE_MS + 1)
+    for _ in range(3):  # forgetting happens when a segment is sealed
+        await log.append([ShardPut(0, 1, [b64encode(b"x:0").decode()], ["k" * 250], 253)])
+    await log.append_once("p", 0, [StampedRecord(0, 1, text, "k", 5, 4, 1)])
+    assert stored(log, range(1)).count(("p", 1)) == 2
+    await log.close()
+
+
+async def test_a_failed_sync_stops_the_store(tmp_path: Path) -> None:
+    store = Store(tmp_path / "log")
+    log = await store.open([])
+    store.files.fail_always("sync_data", io_error)
+    put = ShardPut(0, 1, [b64encode(b"x:0").decode()], ["k"], 4)
+    with pytest.raises(InternalFailure):
+        await log.append([put])
+    assert len(store.fatal) == 1
+    store.files.heal()
+    with pytest.raises(InternalFailure):  # a second sync could succeed without the data
+        await log.append([put])
+    assert stored(log, range(1)) == []
+
+
+async def test_puts_that_wait_for_a_sync_share_the_next_window(tmp_path: Path) -> None:
+    store = Store(tmp_path / "log", segment_bytes=1 << 20)
+    log = await store.open([])
+    puts = [ShardPut(0, 1, [b64encode(b"x:%d" % i).decode()], ["k"], 4) for i in range(200)]
+    await asyncio.gather(*(log.append([put]) for put in puts))
+    assert [sequence for _, sequence in stored(log, range(1))] == list(range(200))
+    assert store.files.calls.count("sync_data") < 5
+    await log.close()
