@@ -15,6 +15,8 @@ from headrace.pipeline.cli.console import plain_table
 from headrace.pipeline.parts import installed_parts
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from headrace.pipeline.demo.run import Demo, DemoResult
     from headrace.pipeline.demo.screen import Screen
 
@@ -24,6 +26,9 @@ def demo(
     requests_per_second: Annotated[
         int, typer.Option(min=1, help="How many are made; a slow machine takes longer.")
     ] = 300,
+    kills: Annotated[
+        bool, typer.Option("--kill", help="Kill -9 every part once while requests are made.")
+    ] = False,
     data: Annotated[
         Path | None,
         typer.Option("--data", help="Folder for everything the demo writes; it is kept then."),
@@ -44,9 +49,12 @@ def demo(
 
     folder = data or Path(tempfile.mkdtemp(prefix="headrace-demo-"))
     screen = Screen(Console(highlight=False))
-    options = DemoOptions(folder=folder, seconds=seconds, requests_per_second=requests_per_second)
+    options = DemoOptions(
+        folder=folder, seconds=seconds, requests_per_second=requests_per_second, kills=kills
+    )
     is_kept = keep or data is not None
     succeeded = False
+    screen.title("A web server's log, through a stream, into Parquet")
     try:
         run = Demo(options, installed_parts(), screen)
         result = asyncio.run(_cancellable(run))
@@ -72,27 +80,35 @@ async def _cancellable(run: Demo) -> DemoResult:
 
 def _report(screen: Screen, result: DemoResult, folder: Path | None) -> None:
     screen.blank()
-    table = plain_table("status", "answered", "rows in Parquet")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for status in sorted(result.answered.keys() | result.rows.keys()):
-        table.add_row(str(status), f"{result.answered[status]:,}", f"{result.rows[status]:,}")
-    table.add_section()
-    table.add_row("all", f"{result.answered.total():,}", f"{result.rows.total():,}", style="bold")
-    screen.table(table)
+    screen.table(_statuses(screen, result))
     screen.blank()
-    if folder is None:
-        screen.say("files", f"{result.files} Parquet files, removed now; --keep leaves them")
-    else:
-        screen.say("pipeline", str(folder / "demo.yaml"))
-        screen.say("log files", str(folder / "logs"))
-        screen.say("Parquet", f"{folder / 'lake'} ({result.files} files)")
-        screen.say("own log", str(folder / "headrace.log"))
     alerts = result.alerts
-    screen.say(
+    screen.note(
         "alerts",
-        f"errors={alerts.lines} rows={alerts.rows} "
-        f"missing={alerts.missing} duplicated={alerts.duplicated}",
+        f"{alerts.lines} server errors, {alerts.rows} alerts by the handler "
+        f"(missing={alerts.missing} duplicated={alerts.duplicated})",
     )
+    if folder is None:
+        screen.note("files", f"{result.files} Parquet files, removed by now; --keep leaves them")
+    else:
+        screen.note("pipeline", str(folder / "demo.yaml"))
+        screen.note("access log", str(folder / "logs"))
+        screen.note("Parquet", f"{folder / 'lake'} ({result.files} files)")
+        screen.note("its log", str(folder / "headrace.log"))
     screen.blank()
-    screen.line(str(result.access))
+    screen.verdict(str(result.access), is_good=result.is_even)
+
+
+def _statuses(screen: Screen, result: DemoResult) -> Table:
+    """Requests by status: as the visitors counted them, and as they stand in Parquet."""
+    table = plain_table("status", "requests", "rows in Parquet", "")
+    for column in table.columns[1:3]:
+        column.justify = "right"
+    total = max(result.rows.total(), 1)
+    for status in sorted(result.answered.keys() | result.rows.keys()):
+        rows = result.rows[status]
+        bar = screen.bar(rows / total)
+        table.add_row(str(status), f"{result.answered[status]:,}", f"{rows:,}", bar)
+    all_rows = f"{result.rows.total():,}"
+    table.add_row("all", f"{result.answered.total():,}", all_rows, style="bold")
+    return table

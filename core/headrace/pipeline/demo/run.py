@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import shutil
+import signal
 import socket
 import sys
 import time
@@ -52,6 +54,8 @@ class DemoOptions:
     seconds: float = 10.0
     requests_per_second: int = 300
     rotations: int = 4
+    #: Kill -9 one part after the other while requests are made, the stream too.
+    kills: bool = False
     seed: int = 20261122
 
 
@@ -62,6 +66,7 @@ class DemoResult:
     access: Reckoning
     alerts: Reckoning
     answered: Counter[int] = field(default_factory=Counter)
+    killed: tuple[str, ...] = ()
     rows: Counter[int] = field(default_factory=Counter)
     files: int = 0
 
@@ -81,6 +86,7 @@ class Demo:
         self._logs = self._folder / "logs"
         self._lake = self._folder / "lake"
         self._seen: dict[Path, Counter[str]] = {}
+        self._killed: list[str] = []
 
     @property
     def log_file(self) -> Path:
@@ -100,14 +106,11 @@ class Demo:
             prefixed = Prefixed(log, pipeline.running_sections())
             supervisor = Supervisor(pipeline, self._parts, prefixed)
             async with web_server(self._logs / "access.log") as url:
-                self._screen.say("web server", f"{url}, logging to {self._logs / 'access.log'}")
+                self._screen.done("web server", url)
                 supervising = asyncio.create_task(supervisor.run())
                 try:
                     await self._until_running(supervisor, supervising)
-                    names = ", ".join(pipeline.running_sections())
-                    endpoint = pipeline.target.endpoint
-                    self._screen.say("pipeline", f"{names} running; stream at {endpoint}")
-                    answered = await self._traffic(url, supervising)
+                    answered = await self._traffic(url, supervisor, supervising)
                     await self._landing(supervisor, supervising, answered.total())
                 finally:
                     await self._drain(supervisor, supervising)
@@ -134,6 +137,7 @@ class Demo:
         return file
 
     async def _until_running(self, supervisor: Supervisor, supervising: asyncio.Task[None]) -> None:
+        began = time.monotonic()
         running = asyncio.create_task(supervisor.running.wait())
         await asyncio.wait(
             (running, supervising),
@@ -143,13 +147,21 @@ class Demo:
         running.cancel()
         self._check_alive(supervising)
         if not supervisor.running.is_set():
-            slow = [p.part for p in supervisor.status().parts if p.state != "running"]
+            slow = [
+                f"{part.part} is {part.state} {' '.join(part.problems)}".rstrip()
+                for part in supervisor.status().parts
+                if part.state != "running"
+            ]
             raise HeadraceError(
-                f"not running after {START_TIMEOUT_S:.0f} s: {', '.join(slow)}",
+                f"not running after {START_TIMEOUT_S:.0f} s: {'; '.join(slow)}",
                 hint=f"see {self.log_file}",
             )
+        parts = ", ".join(part.part for part in supervisor.status().parts)
+        self._screen.done("pipeline", f"{parts}: running after {time.monotonic() - began:.1f} s")
 
-    async def _traffic(self, url: str, supervising: asyncio.Task[None]) -> Counter[int]:
+    async def _traffic(
+        self, url: str, supervisor: Supervisor, supervising: asyncio.Task[None]
+    ) -> Counter[int]:
         options = self._options
         traffic = Traffic(
             url,
@@ -159,21 +171,26 @@ class Demo:
         )
         began = time.monotonic()
         with self._screen.progress("requests", traffic.total) as advance:
-            rotating = asyncio.create_task(self._rotate())
+            beside = [asyncio.create_task(self._rotate())]
+            if options.kills:
+                beside.append(asyncio.create_task(self._kill(supervisor)))
             try:
                 await traffic.run(advance)
             except aiohttp.ClientError as error:
                 raise HeadraceError(f"the demo's web server went away: {error}") from error
             finally:
-                rotating.cancel()
+                for task in beside:
+                    task.cancel()
         self._check_alive(supervising)
         took_s = time.monotonic() - began
         rotations = len(list(self._logs.glob("access.log.*")))
-        self._screen.say(
+        self._screen.done(
             "requests",
-            f"{traffic.total:,} in {took_s:.1f} s ({traffic.total / took_s:,.0f}/s); "
-            f"the log was rotated {rotations} times under way",
+            f"{traffic.total:,} answered in {took_s:.1f} s ({traffic.total / took_s:,.0f}/s), "
+            f"the log rotated {rotations} times meanwhile",
         )
+        if self._killed:
+            self._screen.done("killed", f"{', '.join(self._killed)}: each with kill -9, meanwhile")
         return traffic.answered
 
     async def _rotate(self) -> None:
@@ -182,6 +199,18 @@ class Demo:
             await asyncio.sleep(pause_s)
             with contextlib.suppress(FileNotFoundError):  # nothing written since the last one
                 rotate(self._logs)
+
+    async def _kill(self, supervisor: Supervisor) -> None:
+        """Kill every part once, without warning, spread over the time of the requests."""
+        parts = [part.part for part in supervisor.status().parts]
+        pause_s = self._options.seconds / (len(parts) + 1)
+        for name in parts:
+            await asyncio.sleep(pause_s)
+            pid = next(p.pid for p in supervisor.status().parts if p.part == name)
+            if pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    self._killed.append(name)
 
     async def _landing(
         self, supervisor: Supervisor, supervising: asyncio.Task[None], total: int
@@ -208,7 +237,9 @@ class Demo:
                 for problem in part.problems:
                     self._screen.warn(f"{part.part}: {problem}")
             return
-        self._screen.say("landing", f"{access.rows:,} rows, {took_s:.1f} s after the last request")
+        self._screen.done(
+            "landed", f"{access.rows:,} rows, the last one {took_s:.1f} s after the last request"
+        )
 
     async def _drain(self, supervisor: Supervisor, supervising: asyncio.Task[None]) -> None:
         began = time.monotonic()
@@ -218,7 +249,7 @@ class Demo:
             supervisor.stop()
         with contextlib.suppress(HeadraceError):  # it ended by itself; that is said already
             await supervising
-        self._screen.say("drained", f"in {time.monotonic() - began:.1f} s")
+        self._screen.done("drained", f"in {time.monotonic() - began:.1f} s")
 
     def _check_alive(self, supervising: asyncio.Task[None]) -> None:
         if supervising.done():
@@ -247,7 +278,14 @@ class Demo:
         for file in parquet_files(self._lake / "access"):
             rows.update(int(value or 0) for value in column_values(file, "response"))
         files = len(parquet_files(self._lake))
-        return DemoResult(access=access, alerts=alerts, answered=answered, rows=rows, files=files)
+        return DemoResult(
+            access=access,
+            alerts=alerts,
+            answered=answered,
+            killed=tuple(self._killed),
+            rows=rows,
+            files=files,
+        )
 
 
 @contextlib.asynccontextmanager

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    SpinnerColumn,
     Task,
     TextColumn,
     TimeElapsedColumn,
@@ -22,7 +23,7 @@ from rich.text import Text
 Advance = Callable[[int], None]
 """Takes how much is done by now, not the difference."""
 
-_LABEL_WIDTH = 12
+_LABEL_WIDTH = 11
 _PLAIN_PERIOD_S = 2.0
 
 
@@ -31,10 +32,21 @@ class Screen:
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        speaks_unicode = console.encoding.lower().startswith("utf")
+        self._done = "✓ " if speaks_unicode else "* "
+        self._block = "█" if speaks_unicode else "#"
 
-    def say(self, label: str, text: str) -> None:
-        line = Text(f"{label:<{_LABEL_WIDTH}} ", style="bold") + Text(text, style="default")
-        self._console.print(line, soft_wrap=True)
+    def title(self, text: str) -> None:
+        self._console.print(Text(text, style="bold"))
+        self._console.print()
+
+    def done(self, label: str, text: str) -> None:
+        """A step that is done."""
+        self._line((self._done, "green"), label, text)
+
+    def note(self, label: str, text: str) -> None:
+        """Something good to know."""
+        self._line(("  ", ""), label, text)
 
     def warn(self, text: str) -> None:
         self._console.print(Text(text, style="yellow"), soft_wrap=True)
@@ -43,11 +55,20 @@ class Screen:
         self._console.print()
 
     def table(self, table: Table) -> None:
-        self._console.print(table)
+        self._console.print(Padding(table, (0, 0, 0, 2), expand=False))
 
-    def line(self, text: str) -> None:
+    def bar(self, share: float, width: int = 24) -> Text:
+        """A share of one as a bar; what is not nothing shows."""
+        length = max(round(share * width), 1 if share else 0)
+        return Text(self._block * length, style="cyan")
+
+    def verdict(self, text: str, *, is_good: bool) -> None:
         """Exactly this line: programs read it."""
-        self._console.print(Text(text), soft_wrap=True)
+        self._console.print(Text(text, style="bold green" if is_good else "bold red"))
+
+    def _line(self, mark: tuple[str, str], label: str, text: str) -> None:
+        labelled = (f"{label:<{_LABEL_WIDTH}}  ", "bold")
+        self._console.print(Text.assemble(mark, labelled, text), soft_wrap=True)
 
     @contextmanager
     def progress(self, label: str, total: int) -> Iterator[Advance]:
@@ -56,9 +77,10 @@ class Screen:
             yield self._plain(label, total)
             return
         columns = (
+            SpinnerColumn(),
             TextColumn(f"[bold]{label:<{_LABEL_WIDTH}}"),
             BarColumn(bar_width=32),
-            MofNCompleteColumn(),
+            TextColumn("{task.completed:,} of {task.total:,}"),
             _Rate(),
             TimeElapsedColumn(),
         )
@@ -73,7 +95,7 @@ class Screen:
             nonlocal told
             if time.monotonic() - told >= _PLAIN_PERIOD_S and done < total:
                 told = time.monotonic()
-                self.say(label, f"{done:,} of {total:,}")
+                self.note(label, f"{done:,} of {total:,}")
 
         return advance
 
