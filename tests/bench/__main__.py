@@ -1,0 +1,53 @@
+"""`make bench`: every benchmark of this folder, one after the other, each in its own process.
+
+python -m tests.bench            all of them
+python -m tests.bench stream     tests/bench/bench_stream.py
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+
+
+def machine() -> str:
+    """What the figures were measured on, in one line."""
+    cpu = "unknown CPU"
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = names[0].partition(":")[2].strip() if names else cpu
+    load = ", ".join(f"{n:.1f}" for n in os.getloadavg())
+    return (
+        f"{cpu}, {os.cpu_count()} cores, load {load}, {platform.system()} {platform.release()}, "
+        f"Python {platform.python_version()}"
+    )
+
+
+def main() -> int:
+    wanted = sys.argv[1:]
+    scripts = sorted(HERE.glob("bench_*.py"))
+    if wanted:
+        scripts = [s for s in scripts if s.stem.removeprefix("bench_") in wanted]
+        if not scripts:
+            names = ", ".join(s.stem.removeprefix("bench_") for s in sorted(HERE.glob("bench_*")))
+            print(f"no such benchmark: {' '.join(wanted)} (there are {names})", file=sys.stderr)
+            return 2
+    rooms = [str(ROOT / room) for room in ("core", "agent", "triggers", "sinks", "tests")]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(rooms)}
+    print(f"machine: {machine()}", flush=True)
+    failed = 0
+    for script in scripts:
+        print(f"\n== {script.stem.removeprefix('bench_')}", flush=True)
+        failed |= subprocess.run([sys.executable, str(script)], env=env, check=False).returncode
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,502 @@
+"""The stream beside kinesalite on disk and beside this disk's own limit, in one run.
+
+Load comes from one child process per measurement (`wrk` is not needed), with bodies made
+beforehand from a seed. Rounds alternate between the two servers, so that what else the machine
+does in the meantime meets both; the best round of each counts.
+
+    python tests/bench/bench_stream.py [--quick] [--seed N] [--peer NODE_MODULES]
+
+The peer is found in $NODE_PATH or ./node_modules (`npm install kinesalite`); without it only the
+project's own figures are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import multiprocessing
+import os
+import random
+import selectors
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace.core.testing.server_process import ServerProcess
+
+AUTH = (
+    "AWS4-HMAC-SHA256 Credential=AKIAEXAMPLEEXAMPLE00/20260101/us-east-1/kinesis/aws4_request, "
+    "SignedHeaders=content-type;host;x-amz-date;x-amz-target, Signature=" + "0" * 64
+)
+PEER_SCRIPT = (
+    "require('kinesalite')({path:process.argv[2],createStreamMs:5,deleteStreamMs:5,"
+    "shardLimit:1000}).listen(+process.argv[1],'127.0.0.1',()=>console.log('ready'))"
+)
+
+
+def http(port: int, operation: str, body: bytes) -> bytes:
+    return (
+        f"POST / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/x-amz-json-1.1\r\n"
+        f"X-Amz-Target: Kinesis_20131202.{operation}\r\nX-Amz-Date: 20260101T000000Z\r\n"
+        f"Authorization: {AUTH}\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode() + body
+
+
+class Connection:
+    """One keep-alive connection; whole answers only."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.socket = socket.create_connection(("127.0.0.1", port), 120)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.buffer = bytearray()
+        self.want = -1
+
+    def send(self, request: bytes) -> None:
+        self.buffer.clear()
+        self.want = -1
+        self.socket.sendall(request)
+
+    def receive(self) -> bool:
+        """Take what is there; True when the answer is whole."""
+        self.buffer += self.socket.recv(1 << 20)
+        if self.want < 0:
+            end = self.buffer.find(b"\r\n\r\n")
+            if end < 0:
+                return False
+            head = bytes(self.buffer[:end]).lower()
+            at = head.index(b"content-length:") + 15
+            self.body_at = end + 4
+            self.want = self.body_at + int(head[at:].split(b"\r\n", 1)[0])
+            if not head.startswith(b"http/1.1 200"):
+                raise RuntimeError(bytes(self.buffer[:600]).decode("latin-1"))
+        return len(self.buffer) >= self.want
+
+    def raw(self, operation: str, body: bytes) -> tuple[bytes, float]:
+        started = time.perf_counter()
+        self.send(http(self.port, operation, body))
+        while not self.receive():
+            pass
+        return bytes(self.buffer[self.body_at :]), time.perf_counter() - started
+
+    def call(self, operation: str, **request: object) -> dict[str, object]:
+        raw = self.raw(operation, json.dumps(request).encode())[0]
+        answer: dict[str, object] = json.loads(raw) if raw else {}
+        return answer
+
+
+def _load(
+    port: int, operation: str, bodies: list[bytes], connections: int, seconds: float
+) -> tuple[int, float, list[float]]:
+    """Answers, seconds, latencies (s) of a closed loop over some connections."""
+    requests = [http(port, operation, body) for body in bodies]
+    poll = selectors.DefaultSelector()
+    open_ = [Connection(port) for _ in range(connections)]
+    latencies: list[float] = []
+    sent: dict[int, float] = {}
+    started = time.perf_counter()
+    n = 0
+    for connection in open_:
+        poll.register(connection.socket, selectors.EVENT_READ, connection)
+        connection.send(requests[n % len(requests)])
+        sent[id(connection)] = time.perf_counter()
+        n += 1
+    while (now := time.perf_counter()) < started + seconds:
+        for key, _ in poll.select(1):
+            connection = key.data
+            if connection.receive():
+                now = time.perf_counter()
+                latencies.append(now - sent[id(connection)])
+                connection.send(requests[n % len(requests)])
+                sent[id(connection)] = now
+                n += 1
+    elapsed = time.perf_counter() - started
+    for connection in open_:
+        connection.socket.close()
+    return len(latencies), elapsed, latencies
+
+
+def load(
+    port: int, operation: str, bodies: list[bytes], connections: int, seconds: float
+) -> tuple[float, float, float]:
+    """Answers a second, p50 ms, p99 ms; measured in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        count, elapsed, latencies = pool.apply(
+            _load, (port, operation, bodies, connections, seconds)
+        )
+    latencies.sort()
+    return (
+        count / elapsed,
+        latencies[len(latencies) // 2] * 1e3,
+        latencies[int(len(latencies) * 0.99)] * 1e3,
+    )
+
+
+class Bodies:
+    """Requests made from a seed."""
+
+    def __init__(self, seed: int, stream: str = "bench") -> None:
+        self._random = random.Random(seed)
+        self._stream = stream
+
+    def _record(self, size: int) -> dict[str, str]:
+        return {
+            "Data": base64.b64encode(self._random.randbytes(size)).decode(),
+            "PartitionKey": f"{self._random.getrandbits(64):016x}",
+        }
+
+    def records(self, size: int, count: int = 16) -> list[bytes]:
+        return [
+            json.dumps(
+                {"StreamName": self._stream, "Records": [self._record(size) for _ in range(500)]},
+                separators=(",", ":"),
+            ).encode()
+            for _ in range(count)
+        ]
+
+    def single(self, size: int, count: int = 256) -> list[bytes]:
+        return [
+            json.dumps(
+                {"StreamName": self._stream, **self._record(size)}, separators=(",", ":")
+            ).encode()
+            for _ in range(count)
+        ]
+
+
+def make_stream(port: int) -> None:
+    connection = Connection(port)
+    connection.call("CreateStream", StreamName="bench", ShardCount=4)
+    while True:
+        answer = connection.call("DescribeStreamSummary", StreamName="bench")
+        summary = answer["StreamDescriptionSummary"]
+        assert isinstance(summary, dict)
+        if summary["StreamStatus"] == "ACTIVE":
+            connection.socket.close()
+            return
+        time.sleep(0.02)
+
+
+def fill(port: int, bodies: list[bytes], records: int) -> None:
+    connection = Connection(port)
+    for i in range(records // 500):
+        connection.raw("PutRecords", bodies[i % len(bodies)])
+    connection.socket.close()
+
+
+def drain(port: int) -> tuple[int, float]:
+    """Records and server seconds of reading every shard from the beginning."""
+    connection = Connection(port)
+    shards = connection.call("ListShards", StreamName="bench")["Shards"]
+    assert isinstance(shards, list)
+    total, seconds = 0, 0.0
+    for shard in shards:
+        iterator = connection.call(
+            "GetShardIterator",
+            StreamName="bench",
+            ShardId=shard["ShardId"],
+            ShardIteratorType="TRIM_HORIZON",
+        )["ShardIterator"]
+        while True:
+            request = json.dumps({"ShardIterator": iterator, "Limit": 10000}).encode()
+            raw, took = connection.raw("GetRecords", request)
+            seconds += took
+            answer = json.loads(raw)
+            total += len(answer["Records"])
+            iterator = answer.get("NextShardIterator")
+            if not answer["Records"] or iterator is None:
+                break
+    connection.socket.close()
+    return total, seconds
+
+
+def _visible(port: int, count: int, rate: float, out: multiprocessing.Queue[list[float]]) -> None:
+    """Reader: put-to-visible latencies (ms) of `count` records that carry their time."""
+    connection = Connection(port)
+    iterator = connection.call(
+        "GetShardIterator",
+        StreamName="bench",
+        ShardId="shardId-000000000000",
+        ShardIteratorType="LATEST",
+    )["ShardIterator"]
+    out.put([])
+    found: list[float] = []
+    deadline = time.monotonic() + count / rate + 5
+    while len(found) < count and time.monotonic() < deadline:
+        answer = connection.call("GetRecords", ShardIterator=iterator, Limit=1000)
+        now = time.clock_gettime(time.CLOCK_MONOTONIC)
+        iterator = answer["NextShardIterator"]
+        records = answer["Records"]
+        assert isinstance(records, list)
+        found += [(now - float(base64.b64decode(r["Data"]).split(b"|")[0])) * 1e3 for r in records]
+    out.put(found)
+
+
+def put_to_visible(port: int, count: int = 400, rate: float = 100.0) -> tuple[float, float]:
+    """p50 and p99 ms from before the put to the answer that shows the record."""
+    context = multiprocessing.get_context("spawn")
+    out: multiprocessing.Queue[list[float]] = context.Queue()
+    reader = context.Process(target=_visible, args=(port, count, rate, out), daemon=True)
+    reader.start()
+    out.get()
+    connection = Connection(port)
+    started = time.monotonic()
+    for i in range(count):
+        time.sleep(max(started + i / rate - time.monotonic(), 0))
+        data = b"%.9f|" % time.clock_gettime(time.CLOCK_MONOTONIC)
+        connection.call(
+            "PutRecord",
+            StreamName="bench",
+            Data=base64.b64encode(data.ljust(100, b".")).decode(),
+            PartitionKey="k",
+            ExplicitHashKey="0",
+        )
+    found = sorted(out.get())
+    reader.join()
+    connection.socket.close()
+    return found[len(found) // 2], found[int(len(found) * 0.99)]
+
+
+class HeadraceServer:
+    """`headrace serve` on a fresh folder."""
+
+    name = "headrace"
+
+    def __init__(self, folder: Path) -> None:
+        self._server = ServerProcess(folder / "stream")
+
+    def start(self) -> int:
+        self._server.start()
+        return int(self._server.endpoint.rpartition(":")[2])
+
+    @property
+    def pid(self) -> int:
+        return self._server.pid
+
+    def stop(self) -> None:
+        self._server.kill()
+
+
+class PeerServer:
+    """kinesalite with LevelDB on disk."""
+
+    name = "kinesalite"
+
+    def __init__(self, folder: Path, modules: Path) -> None:
+        self._folder, self._modules = folder, modules
+
+    def start(self) -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        self._process = subprocess.Popen(
+            ["node", "-e", PEER_SCRIPT, str(port), str(self._folder / "peer")],
+            env={**os.environ, "NODE_PATH": str(self._modules)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        assert self._process.stdout is not None
+        if b"ready" not in self._process.stdout.readline():
+            raise RuntimeError("kinesalite did not start")
+        return port
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+Server = HeadraceServer | PeerServer
+
+
+@dataclass
+class Row:
+    """One line of the table. `factor` of a bar is ours : theirs, or theirs : ours for times."""
+
+    figure: str
+    unit: str
+    bar: str
+    smaller_is_better: bool = False
+    ours: float | None = None
+    theirs: float | None = None
+    limit: str = ""
+
+    @property
+    def ratio(self) -> str:
+        if self.ours is None or self.theirs is None:
+            return "-"
+        return f"{self.ours / self.theirs:.2f}x"
+
+
+def best(row: Row, servers: list[Server], rounds: int, measure: Callable[[int], float]) -> None:
+    """Measure both servers in turn, `rounds` times, and keep the best of each."""
+    pick = min if row.smaller_is_better else max
+    for _ in range(rounds):
+        for server in servers:
+            value = measure(server_ports[server.name])
+            if server.name == "headrace":
+                row.ours = value if row.ours is None else pick(row.ours, value)
+            else:
+                row.theirs = value if row.theirs is None else pick(row.theirs, value)
+    print_row(row)
+
+
+server_ports: dict[str, int] = {}
+
+
+def print_row(row: Row) -> None:
+    def number(value: float | None) -> str:
+        if value is None:
+            return "-"
+        return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
+
+    print(
+        f"{row.figure:<52} {number(row.ours):>12} {number(row.theirs):>12} {row.ratio:>9}  "
+        f"{row.bar:<16} {row.unit} {row.limit}",
+        flush=True,
+    )
+
+
+def disk_limit(folder: Path, size: int, rounds: int = 60) -> float:
+    """Commits a second of appending `size` bytes and syncing them: what this disk can do."""
+    path = folder / "limit"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT)
+    os.posix_fallocate(fd, 0, size * rounds)
+    data = random.randbytes(size)
+    started = time.perf_counter()
+    for i in range(rounds):
+        os.pwrite(fd, data, i * size)
+        os.fdatasync(fd)
+    rate = rounds / (time.perf_counter() - started)
+    os.close(fd)
+    path.unlink()
+    return rate
+
+
+def rss_mb(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+
+def peer_modules(given: str | None) -> Path | None:
+    if shutil.which("node") is None:
+        return None
+    candidates = [given, *os.environ.get("NODE_PATH", "").split(os.pathsep), "node_modules"]
+    for candidate in candidates:
+        if candidate and (Path(candidate) / "kinesalite").is_dir():
+            return Path(candidate).absolute()
+    return None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--quick", action="store_true", help="short rounds, fewer records")
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
+    parser.add_argument("--peer", help="a node_modules folder that has kinesalite")
+    parser.add_argument("--records", type=int, help="records stored for the reading figures")
+    arguments = parser.parse_args()
+    seconds, rounds = (1.0, 1) if arguments.quick else (3.0, 3)
+    stored = arguments.records or (100_000 if arguments.quick else 1_000_000)
+    modules = peer_modules(arguments.peer)
+    print(f"seed {arguments.seed}; peer: {'kinesalite on disk' if modules else 'not installed'}")
+    bodies = Bodies(arguments.seed)
+    small, large, single = bodies.records(100), bodies.records(1024), bodies.single(100)
+    with ExitStack() as stack:
+        root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        servers: list[Server] = [HeadraceServer(root / "ours")]
+        if modules:
+            servers.append(PeerServer(root / "theirs", modules))
+        for server in servers:
+            (root / ("ours" if server.name == "headrace" else "theirs")).mkdir()
+            server_ports[server.name] = server.start()
+            stack.callback(server.stop)
+            make_stream(server_ports[server.name])
+        commits = {size: disk_limit(root, size) for size in (4096, 145_000, 790_000)}
+        print(f"{'figure':<52} {'headrace':>12} {'kinesalite':>12} {'ratio':>9}  {'bar':<16} unit")
+        for size, name, bar in ((145_000, "100 B", ">= 15x"), (790_000, "1 KiB", ">= 14x")):
+            body = small if name == "100 B" else large
+            for connections in (1, 8):
+                best(
+                    Row(
+                        f"PutRecords 500 x {name}, {connections} connections",
+                        "records/s",
+                        bar,
+                        limit=f"(disk: {commits[size] * 500:,.0f} in one sync per request)",
+                    ),
+                    servers,
+                    rounds,
+                    lambda port, b=body, c=connections: (  # type: ignore[misc]
+                        load(port, "PutRecords", b, c, seconds)[0] * 500
+                    ),
+                )
+        best(
+            Row("PutRecords 500 x 100 B p99, 1 connection", "ms", "<= 0.083x", True),
+            servers,
+            rounds,
+            lambda port: load(port, "PutRecords", small, 1, seconds)[2],
+        )
+        best(
+            Row(
+                "PutRecord 100 B, 64 connections",
+                "records/s",
+                ">= 4x",
+                limit=f"(disk: {commits[4096]:,.0f} syncs/s)",
+            ),
+            servers,
+            rounds,
+            lambda port: load(port, "PutRecord", single, 64, seconds)[0],
+        )
+        for row, index in (
+            (Row("put to visible p50, polling reader", "ms", "<= 0.5x", True), 0),
+            (Row("put to visible p99, polling reader", "ms", "<= 0.35x", True), 1),
+        ):
+            best(row, servers, 1, lambda port, i=index: put_to_visible(port)[i])  # type: ignore[misc]
+        reading(root, servers, small, stored)
+    return 0
+
+
+def reading(root: Path, servers: list[Server], bodies: list[bytes], stored: int) -> None:
+    """What is stored by now differs: fill both to the same number first, on fresh folders."""
+    drained = Row(f"GetRecords drain, {stored:,} x 100 B", "records/s", ">= 50x")
+    memory = Row(f"memory with {stored:,} records stored", "MB", "<= 130 MB", True)
+    start = Row(f"start to first answer, {stored:,} stored", "ms", "<= 1000 ms", True)
+    fresh: list[Server] = [HeadraceServer(root / "ours-read")]
+    if len(servers) > 1:
+        assert isinstance(servers[1], PeerServer)
+        fresh.append(PeerServer(root / "theirs-read", servers[1]._modules))
+    for server in fresh:
+        ours = server.name == "headrace"
+        (root / ("ours-read" if ours else "theirs-read")).mkdir()
+        port = server.start()
+        make_stream(port)
+        count = stored if ours else min(stored, 200_000)  # the peer's rate is flat; its time is not
+        fill(port, bodies, count)
+        total, took = drain(port)
+        assert total == count, f"{server.name} gave {total} of {count} records"
+        memory_mb = rss_mb(server.pid)
+        server.stop()
+        started = time.perf_counter()
+        server.start()
+        started_ms = (time.perf_counter() - started) * 1e3
+        server.stop()
+        for row, value in ((drained, total / took), (memory, memory_mb), (start, started_ms)):
+            if ours:
+                row.ours = value
+            else:
+                row.theirs = value
+    for row in (drained, memory, start):
+        print_row(row)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
