@@ -87,11 +87,14 @@ class ShardLog(Protocol):
         """
 
     def find_time(self, shard: int, at_ms: int) -> Position:
-        """Of the first record that arrived at `at_ms` or later; the tail if there is none."""
+        """Of the first record that arrived at `at_ms` or later; the tail if there is none.
+
+        Records that are still in flight are after it.
+        """
 
     @property
     def tail(self) -> Position:
-        """Just after everything put so far."""
+        """After all that has been acknowledged, before all that will be."""
 
     @property
     def oldest_arrival_ms(self) -> int:

@@ -21,8 +21,10 @@ from headrace.core.log.format import (
     body_is_valid,
     decode_header,
     is_newer_version,
+    records_region,
 )
 from headrace.core.log.index import ActiveIndex, FrameEntry
+from headrace.core.log.rendering import last_sequence_number
 
 log = logging.getLogger("headrace.core")
 
@@ -31,11 +33,15 @@ _CHUNK = 4 << 20
 
 @dataclass(slots=True)
 class Scan:
-    """What a scan found. `end` is the first byte after the last good frame."""
+    """What a scan found. `end` is the first byte after the last good frame.
+
+    `producer_frames` are header, producer table and last sequence number of each frame that has
+    a producer table.
+    """
 
     index: ActiveIndex = field(default_factory=ActiveIndex)
     snapshot: bytes | None = None
-    producer_frames: list[tuple[FrameHeader, bytes]] = field(default_factory=list)
+    producer_frames: list[tuple[FrameHeader, bytes, str]] = field(default_factory=list)
     end: int = 0
     last_frame: int = 0
     first_arrival_ms: int = 0
@@ -92,7 +98,10 @@ def _take(found: Scan, header: FrameHeader, body: memoryview) -> None:
             ),
         )
         if header.producers_bytes:
-            found.producer_frames.append((header, bytes(body[-header.producers_bytes :])))
+            # the numbers are not kept per producer: the frame's last stands for all of them
+            end = records_region(header)[1]
+            number = last_sequence_number(bytes(body[max(end - 128, 0) : end]))
+            found.producer_frames.append((header, bytes(body[end:]), number))
         found.first_arrival_ms = found.first_arrival_ms or header.arrival_ms
     found.last_arrival_ms = max(found.last_arrival_ms, header.arrival_ms)
     found.durable_upto = max(found.durable_upto, header.durable_upto)

@@ -29,3 +29,8 @@ def render(
         f'{head}{d}","PartitionKey":"{k}","SequenceNumber":"{s}"}}'.encode()
         for d, k, s in zip(data, keys, sequence_numbers, strict=True)
     ]
+
+
+def last_sequence_number(rendered: bytes) -> str:
+    """The sequence number that ends rendered records, of which `rendered` is the end."""
+    return rendered.removesuffix(b'"}').rpartition(b'"')[2].decode()

@@ -70,6 +70,7 @@ class StreamLog:
         self._writer = SegmentWriter(folder, files)
         self._window: Window | None = None
         self._next_frame = 1
+        self._next_visible = 1  # no frame from this one on has been published
         self._last_arrival_ms = 0
         self._last_index: dict[int, int] = {}  # of each shard's last record
         self.memory = ProducerMemory()
@@ -114,6 +115,7 @@ class StreamLog:
         else:
             self._active = self._writer.create(1, self._snapshot(), self._last_arrival_ms, now_ms)
             self._next_frame = 2
+        self._next_visible = self._next_frame
         self.memory.add_boundaries(ranges)
         return self
 
@@ -171,16 +173,7 @@ class StreamLog:
         snapshot = msgspec.msgpack.decode(found.snapshot, type=_Snapshot)
         self.memory.load(snapshot.pieces)
         self._last_index = snapshot.last_index | found.index.last_indexes()
-        for header, table in found.producer_frames:
-            # the exact number is not kept per producer; the frame's first identifies it as well
-            number = str(
-                sequence.compose(
-                    header.arrival_ms // 1000,
-                    Position(header.frame_no, 0),
-                    header.arrival_ms // 1000,
-                    header.shard,
-                )
-            )
+        for header, table, number in found.producer_frames:
             self.memory.apply(fmt.decode_producers(table), number, header.arrival_ms)
 
     def close(self) -> None:
@@ -258,9 +251,11 @@ class StreamLog:
             active.first_arrival_ms = active.first_arrival_ms or entry.arrival_ms
             active.last_arrival_ms = entry.arrival_ms
         active.end = active.synced = written.end
+        self._next_visible = written.entries[-1][1].frame_no + 1
         if written.rolled is not None and written.sealed is not None:
             self._sealed.append(written.sealed)
             self._active = written.rolled
+            self._files.close(active.fd)  # not in the writer's thread: readers had it until now
 
     def fail(self, window: Window) -> None:
         """Forget a window that could not be written, and the open one, which builds on it."""
@@ -321,7 +316,10 @@ class StreamLog:
         yield self._active
 
     def find_time(self, shard: int, at_ms: int) -> Position:
-        """Where the shard's first record that arrived at `at_ms` or later is; the tail if none."""
+        """Where the shard's first record that arrived at `at_ms` or later is; the tail if none.
+
+        A record that is still in flight then counts as arriving later, whatever it will say.
+        """
         index = bisect_right(self._sealed, at_ms - 1, key=lambda s: s.last_arrival_ms)
         segments: list[SealedSegment | ActiveSegment] = [*self._sealed[index:], self._active]
         for segment in segments:
@@ -332,8 +330,12 @@ class StreamLog:
 
     @property
     def tail(self) -> Position:
-        """Just after everything put so far, also what is still in flight."""
-        return Position(self._next_frame, 0)
+        """Just after everything that can be read, and before all that is still in flight.
+
+        Anywhere later, a reader who starts here could miss records: a put may still join a frame
+        in flight, and the numbers of a window that fails are given out again.
+        """
+        return Position(self._next_visible, 0)
 
     @property
     def oldest_arrival_ms(self) -> int:

@@ -103,7 +103,6 @@ class SegmentWriter:
         path = active.path
         self._files.truncate(active.fd, written.end)
         self._files.sync(active.fd)
-        self._files.close(active.fd)
         written.rolled = rolled
         first_arrival_ms = active.first_arrival_ms or window.frames[0].arrival_ms
         content = active.index.encode(

@@ -51,7 +51,8 @@ class Position(NamedTuple):
     @property
     def record_index(self) -> int:
         """The sequence index: what orders records of a stream as one number."""
-        return self.frame_no << ORDINAL_BITS | self.ordinal
+        # added, not or-ed: just after the last record of a full frame the ordinal carries over
+        return (self.frame_no << ORDINAL_BITS) + self.ordinal
 
 
 BEGINNING = Position(0, 0)
