@@ -35,9 +35,13 @@ class Piece:
 
 @dataclass(slots=True)
 class Undo:
-    """How one remembered sequence was before; for a commit window that failed."""
+    """How one remembered sequence was before; for a commit window that failed.
 
-    piece: Piece
+    It names the range and not the piece, which a split may have cut since.
+    """
+
+    start: int
+    end: int
     producer_id: str
     before: Remembered | None
 
@@ -48,13 +52,19 @@ class ProducerMemory:
     def __init__(self) -> None:
         self._pieces = [Piece(0, MAX_HASH_KEY)]
         self._starts = [0]
+        self._edges: set[int] = set()
 
     def piece_of(self, hash_key: int) -> Piece:
         return self._pieces[bisect_right(self._starts, hash_key) - 1]
 
     def add_boundaries(self, ranges: Iterable[HashKeyRange]) -> None:
-        """Cut pieces so that no piece reaches across an end of these ranges."""
+        """Cut pieces so that no piece reaches across an end of these ranges, from now on.
+
+        That holds for every shard's range: a piece in two shards would take the sequence stored
+        in one for that of the other.
+        """
         for key_range in ranges:
+            self._edges |= {key_range.start, key_range.end + 1}
             self._cut(key_range.start)
             self._cut(key_range.end + 1)
 
@@ -83,18 +93,18 @@ class ProducerMemory:
         now_ms: int,
     ) -> Undo:
         """Set the last sequence; gives back how to take that back."""
-        undo = Undo(piece, producer_id, piece.producers.get(producer_id))
+        undo = Undo(piece.start, piece.end, producer_id, piece.producers.get(producer_id))
         piece.producers[producer_id] = Remembered(epoch, sequence, sequence_number, now_ms)
         return undo
 
-    @staticmethod
-    def take_back(undos: Iterable[Undo]) -> None:
+    def take_back(self, undos: Iterable[Undo]) -> None:
         """Undo in the order given: newest first."""
         for undo in undos:
-            if undo.before is None:
-                undo.piece.producers.pop(undo.producer_id, None)
-            else:
-                undo.piece.producers[undo.producer_id] = undo.before
+            for piece in self._pieces_within(undo.start, undo.end):
+                if undo.before is None:
+                    piece.producers.pop(undo.producer_id, None)
+                else:
+                    piece.producers[undo.producer_id] = undo.before
 
     def apply(self, marks: Iterable[ProducerMark], sequence_number: str, now_ms: int) -> None:
         """What a frame's producer table says, on recovery."""
@@ -113,14 +123,17 @@ class ProducerMemory:
             index += 1
 
     def forget_silent(self, now_ms: int) -> None:
-        """Drop producers that have been silent for PRODUCER_SILENCE_MS, and the pieces it joins."""
+        """Drop producers that have been silent for PRODUCER_SILENCE_MS.
+
+        Pieces that are left without any are joined, but not across an end of a shard.
+        """
         horizon = now_ms - PRODUCER_SILENCE_MS
         for piece in self._pieces:
             for name in [n for n, r in piece.producers.items() if r.seen_ms < horizon]:
                 del piece.producers[name]
         joined = self._pieces[:1]
         for piece in self._pieces[1:]:
-            if not piece.producers and not joined[-1].producers:
+            if not (piece.producers or joined[-1].producers or piece.start in self._edges):
                 joined[-1].end = piece.end
             else:
                 joined.append(piece)

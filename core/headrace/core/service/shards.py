@@ -8,7 +8,13 @@ from typing import Any, NotRequired, TypedDict
 import msgspec
 import pybase64
 
-from headrace.core.control.streams import MergeShards, ShardState, SplitShard, StreamState
+from headrace.core.control.streams import (
+    MergeShards,
+    ShardState,
+    SplitShard,
+    StreamState,
+    find_shard,
+)
 from headrace.core.errors import (
     ExpiredNextToken,
     InvalidArgument,
@@ -116,21 +122,16 @@ class ShardService:
             caller, request.get("StreamName"), request.get("StreamARN")
         )
         number = self._number(stream, request["ShardToSplit"])
-        at = int(request["NewStartingHashKey"])
-        parent = next((s for s in stream.open_shards if s.number == number), None)
-        ranges = []
-        if parent is not None and parent.range.start < at <= parent.range.end:
-            ranges = [HashKeyRange(parent.range.start, at - 1), HashKeyRange(at, parent.range.end)]
         command = SplitShard(
             account=stream.account,
             region=stream.region,
             name=stream.name,
             uid=stream.uid,
             shard=number,
-            at=str(at),
+            at=request["NewStartingHashKey"],
             at_ms=self._clock.now_ms(),
         )
-        await self._reshard(stream, {number}, ranges, command)
+        await self._reshard(stream, {number}, command)
         return {}
 
     async def merge_shards(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
@@ -148,14 +149,13 @@ class ShardService:
             adjacent=adjacent,
             at_ms=self._clock.now_ms(),
         )
-        await self._reshard(stream, {shard, adjacent}, [], command)
+        await self._reshard(stream, {shard, adjacent}, command)
         return {}
 
     async def _reshard(
         self,
         stream: StreamState,
         parents: set[int],
-        ranges: list[HashKeyRange],
         command: SplitShard | MergeShards,
     ) -> None:
         """Close the parents and open their children, with puts and reads going on.
@@ -169,6 +169,8 @@ class ShardService:
         # one at a time: of two that close the same shard, the refused one would show its end
         # while the other still waits for its last records
         async with opened.resharding:
+            # a merged shard needs none: its parents' ranges are there
+            ranges = _halves(stream, command) if isinstance(command, SplitShard) else []
             await opened.log.seal(ranges)
             opened.closing |= parents
             try:
@@ -187,6 +189,14 @@ class ShardService:
                 f"{stream.account}."
             )
         return number
+
+
+def _halves(stream: StreamState, command: SplitShard) -> list[HashKeyRange]:
+    """The ranges of a split's children; none if it is going to be refused."""
+    parent, at = find_shard(stream, command.shard), int(command.at)
+    if parent is None or not parent.range.start < at <= parent.range.end:
+        return []
+    return [HashKeyRange(parent.range.start, at - 1), HashKeyRange(at, parent.range.end)]
 
 
 def _closed_ms(shard: ShardState) -> int:
