@@ -61,6 +61,7 @@ class EmbeddedShardLog:
     # -- putting -------------------------------------------------------------------------------
 
     async def append(self, puts: Sequence[ShardPut]) -> list[list[str]]:
+        self._refuse_if_failed()
         self._admit(sum(put.payload_bytes for put in puts))
         now_ms = self._clock.now_ms()
         numbers = [self._log.append(p.shard, p.created_s, p.data, p.keys, now_ms)[1] for p in puts]
@@ -70,7 +71,7 @@ class EmbeddedShardLog:
     async def append_once(
         self, producer_id: str, epoch: int, records: Sequence[StampedRecord]
     ) -> list[str]:
-        self._admit(sum(record.payload_bytes for record in records))
+        self._refuse_if_failed()
         memory = self._log.memory
         pieces = [memory.piece_of(record.hash_key) for record in records]
         for piece in pieces:
@@ -93,6 +94,8 @@ class EmbeddedShardLog:
                 continue  # the same record twice in one request: answered with its twin's below
             latest[piece.start] = (piece, record.sequence)
             fresh.setdefault(record.shard, []).append(i)
+        # what is stored already takes no room
+        self._admit(sum(records[i].payload_bytes for of_shard in fresh.values() for i in of_shard))
         self._append_fresh(producer_id, epoch, records, pieces, fresh, answers)
         for i, piece in enumerate(pieces):
             if answers[i] is None:
@@ -144,9 +147,12 @@ class EmbeddedShardLog:
         )
         frame.mark(piece, producer_id, epoch, sequence)
 
-    def _admit(self, payload_bytes: int) -> None:
+    def _refuse_if_failed(self) -> None:
         if self._failed is not None:
             raise InternalFailure("The store has failed and is stopping.")
+
+    def _admit(self, payload_bytes: int) -> None:
+        """Count what is about to be appended; a commit sets the count back."""
         if self._in_flight_bytes + payload_bytes > MAX_IN_FLIGHT_BYTES and self._in_flight_bytes:
             raise ServiceUnavailable(
                 "More is being written than the disk takes. Try again in a moment."
@@ -154,7 +160,8 @@ class EmbeddedShardLog:
         self._in_flight_bytes += payload_bytes
 
     def _durable(self) -> asyncio.Future[None]:
-        """Done when all that was appended so far is synced."""
+        """Done when all that was appended so far is synced. Raises if it cannot be."""
+        self._refuse_if_failed()
         waiter: asyncio.Future[None] = self._loop.create_future()
         if self._log.window is None and not self._writing:
             waiter.set_result(None)
@@ -194,6 +201,7 @@ class EmbeddedShardLog:
             _answer(waiters, None)
         elif isinstance(error, StorageFull):
             self._log.fail(window)
+            self._in_flight_bytes = 0
             waiters += self._waiters
             self._waiters = []
             _answer(waiters, error)
