@@ -154,9 +154,14 @@ class ShardLease:
     async def save(self, sequence_number: str) -> None:
         """Everything up to `sequence_number` is done; what was prepared is cleared.
 
+        Saving beyond what was read here, as when settling what a worker before had prepared,
+        moves `read` on: it never returns what is behind the checkpoint.
         Raises InvalidArgument if the checkpoint would go back.
         """
         await self._save(sequence_number)
+        position = self._reader.position
+        if position is None or int(position) < int(sequence_number):
+            self._reader = self._reader_from(sequence_number)
 
     async def finish(self) -> None:
         """Everything of the shard is done; its children may begin.
