@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from headrace.core.client import StreamClient
+from headrace.core.testing.server_process import ServerProcess
 from headrace.triggers.function import FunctionFile
 from headrace.triggers.protocol import Start
 from headrace.triggers.worker_pool import WorkerPool
-from triggers_support import MakePool, WriteFunction
+from triggers_support import MakePool, Pipeline, WriteFunction
 
 
 @pytest.fixture
@@ -60,6 +62,21 @@ async def make_pool(tmp_path: Path) -> AsyncIterator[MakePool]:
     yield make
     for pool in pools:
         await pool.close()
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path, server: ServerProcess) -> Iterator[Pipeline]:
+    pipeline = Pipeline(tmp_path / "pipeline", server)
+    yield pipeline
+    pipeline.close()
+
+
+@pytest.fixture
+async def streams(client: StreamClient) -> AsyncIterator[StreamClient]:
+    """The client, with a stream `in` of two shards and `out` of two."""
+    await client.ensure_stream("in", shards=2)
+    await client.ensure_stream("out", shards=2)
+    yield client
 
 
 @pytest.fixture(autouse=True)
