@@ -331,6 +331,7 @@ def test_the_data_folder_is_relative_to_the_file(tmp_path: Path) -> None:
     pipeline = read_pipeline(file, PARTS)
     assert pipeline.data == tmp_path / "state"
     assert pipeline.running_sections() == ["stream"]
+    assert pipeline.raw == {"stream": {}}, "an empty section is the one with all its defaults"
 
 
 def test_a_stream_elsewhere_is_not_run(tmp_path: Path) -> None:

@@ -136,12 +136,36 @@ def test_up_of_nothing(scripted: Environment, tmp_path: Path) -> None:
     assert "nothing to run" in found.stderr
 
 
+def test_a_data_folder_that_cannot_be_made(scripted: Environment, tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file is in the way")
+    file = tmp_path / "f.yaml"
+    file.write_text("data: data\nstream: {journal: x}\n")
+    found = scripted.run("up", str(file))
+    assert found.returncode == 1
+    assert found.stderr == f"headrace: error: {tmp_path}/data: File exists\n"
+
+
 def test_a_part_whose_section_is_missing(scripted: Environment, tmp_path: Path) -> None:
     file = tmp_path / "f.yaml"
     file.write_text("stream: {journal: x}\n")
     found = scripted.run("sinks", str(file))
     assert found.returncode == 2
     assert "has no section sinks" in found.stderr
+
+
+def test_the_verbs_of_a_part_stand_beside_running_it(scripted: Environment, tmp_path: Path) -> None:
+    listed = scripted.run("sinks", "--help").stdout
+    assert re.search(r"run .*Land records", listed)
+    assert re.search(r"greet .*Say hello", listed)
+    assert scripted.run("sinks", "greet", "you").stdout == "sinks says hello to you\n"
+    assert scripted.run("sinks", "greet").returncode == 2
+
+    file = tmp_path / "greet"  # named like a verb: the long form gets at it
+    file.write_text(f"sinks: {{journal: {tmp_path}/journal, fails_to_configure: true}}\n")
+    for arguments in (["sinks", "run", str(file)], ["sinks", str(file)]):
+        ran = scripted.run(*arguments)
+        assert ran.returncode == 2
+        assert "there is no such bucket" in ran.stderr
 
 
 class TestKeys:

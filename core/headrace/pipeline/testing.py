@@ -13,11 +13,15 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
 from headrace.core.errors import ConfigError, HeadraceError
 from headrace.core.part import Finding, Health, Part, PartContext
+
+if TYPE_CHECKING:
+    import typer
 
 
 class Script(BaseModel):
@@ -84,6 +88,19 @@ class ScriptedPart(Part):
             return []
         message = f"no stream is called {config.stream}"
         return [Finding(("stream",), message, f"declared are: {', '.join(streams)}")]
+
+    @classmethod
+    def commands(cls) -> typer.Typer:
+        import typer
+
+        verbs = typer.Typer()
+
+        @verbs.command()
+        def greet(name: str) -> None:
+            """Say hello."""
+            print(f"{cls.section} says hello to {name}")
+
+        return verbs
 
     def _note(self, event: str) -> None:
         line = f"{self.section} {os.getpid()} {event} {time.time():.3f}\n"

@@ -96,6 +96,10 @@ def run_app() -> int:
         # Whoever read our output has gone. What is still buffered must not fail once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _complain(HeadraceError(f"{where}{error.strerror or error}"))
+        return 1
     return 0
 
 

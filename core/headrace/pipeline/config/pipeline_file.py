@@ -95,7 +95,7 @@ class Reading:
             path=self._path.resolve(),
             data=(self._path.resolve().parent / data).resolve(),
             target=section.target(),
-            raw={name: values[name] for name in self._sections},
+            raw={name: _section_value(values[name]) for name in self._sections},
             sections=dict(self._sections),
             runs_stream=stream is not None and section.endpoint is None,
         )
@@ -130,7 +130,7 @@ class Reading:
             self._at((name,), str(error), at_key=True)
             return
         try:
-            self._sections[name] = section.adapter.validate_python({} if value is None else value)
+            self._sections[name] = section.adapter.validate_python(_section_value(value))
         except ValidationError as error:
             errors = error.errors(include_url=False)
             self.problems += explain(
@@ -200,6 +200,11 @@ def read_pipeline(
         ConfigError: everything wrong with it, one finding a line with its source below.
     """
     return Reading(path, parts, environment).pipeline()
+
+
+def _section_value(value: Any) -> Any:
+    """`stream:` with nothing behind it is the section with all its defaults."""
+    return {} if value is None else value
 
 
 def _read(path: Path) -> str:
