@@ -82,7 +82,7 @@ async def open_context(
     store = open_store(config, base)
     await store.open()
     context = SinkContext(config, store, clock=used, troubles=Troubles(LOG, used))
-    await context.schemas.refresh()
+    await context.schemas.open()
     return context
 
 

@@ -107,6 +107,13 @@ class SchemaLog:
         self._sink = sink
         self.current = TableSchema()
 
+    async def open(self) -> TableSchema:
+        """Read the latest version; remove what interrupted puts left behind."""
+        await self.refresh()
+        for version in (self.current.version, self.current.version + 1):
+            await self._store.discard_partial(schema_key(self._sink, version))
+        return self.current
+
     async def refresh(self) -> TableSchema:
         """Read the latest version."""
 

@@ -20,7 +20,7 @@ from headrace.core.troubles import Troubles
 from headrace.sinks.config import SinkConfig
 from headrace.sinks.context import SinkContext
 from headrace.sinks.delivery import ShardDelivery
-from headrace.sinks.plan import LOG_FOLDER, schema_key
+from headrace.sinks.plan import LOG_FOLDER
 from headrace.sinks.schema import conflicts, declared
 from headrace.sinks.stores.local import LocalStore
 from headrace.sinks.stores.probe import require_put_if_absent
@@ -114,10 +114,7 @@ class Sink:
         await sink.until_done("start", store.open)
         probe = partial(require_put_if_absent, store, f"{LOG_FOLDER}/{sink.name}/probe")
         await sink.until_done("start", probe)
-        schema = await sink.until_done("start", sink.schemas.refresh)
-        for version in (schema.version, schema.version + 1):
-            key = schema_key(sink.name, version)
-            await sink.until_done("start", partial(store.discard_partial, key))
+        schema = await sink.until_done("start", sink.schemas.open)
         columns = sink.config.columns
         wrong = conflicts(schema, columns)
         if wrong:

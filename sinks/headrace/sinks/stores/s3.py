@@ -59,12 +59,12 @@ class S3Store:
     """ObjectStore over `s3://bucket/prefix/`. Metadata is kept as user metadata."""
 
     def __init__(
-        self, target: str, config: S3Config | None, *, part_bytes: int = PART_BYTES
+        self, target: str, config: S3Config | None, *, part_bytes: int | None = None
     ) -> None:
         self._bucket, _, prefix = target.removeprefix("s3://").partition("/")
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self._config = config or S3Config.model_validate({})
-        self._part_bytes = part_bytes
+        self._part_bytes = part_bytes or PART_BYTES
         self._fs: Any = None
 
     @property

@@ -7,6 +7,7 @@ to spoil, how, and how often; `hits` proves that it really happened.
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -64,9 +65,9 @@ class FaultProxy:
     async def __aenter__(self) -> FaultProxy:
         application = web.Application(client_max_size=1 << 30)
         application.router.add_route("*", "/{path:.*}", self._handle)
-        self._runner = web.AppRunner(application, access_log=None)
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0, shutdown_timeout=0.1)
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
         host, port = self._runner.addresses[0][:2]
         self.endpoint = f"http://{host}:{port}"
@@ -125,7 +126,7 @@ class FaultProxy:
             request.method,
             f"{self._upstream}{path}",
             headers=headers,
-            data=await request.read(),
+            data=io.BytesIO(await request.read()),
             allow_redirects=False,
         ) as answer:
             body = await answer.read()
