@@ -11,6 +11,7 @@ log, where the race decides, are always one PutObject.
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from typing import Any
 
@@ -28,6 +29,8 @@ from headrace.sinks.config import S3Config
 from headrace.sinks.stores.protocol import ObjectHead
 
 PART_BYTES = 50 * MIB  # an object of two parts or more is put in parts
+
+RENEW_PAUSE_S = 10.0  # between two looks for renewed credentials
 
 _WAITING = "records wait in the stream meanwhile"
 _CREDENTIALS = {
@@ -66,6 +69,8 @@ class S3Store:
         self._config = config or S3Config.model_validate({})
         self._part_bytes = part_bytes or PART_BYTES
         self._fs: Any = None
+        self._retired: Any = None
+        self._renew_after = 0.0
 
     @property
     def destination(self) -> str:
@@ -84,9 +89,12 @@ class S3Store:
 
     async def close(self) -> None:
         fs, self._fs = self._fs, None
+        retired, self._retired = self._retired, None
         if fs is not None:
             client = await fs.set_session()
             await client.close()
+        if retired is not None:
+            await retired.close()
 
     async def put_if_absent(self, key: str, data: bytes, metadata: Mapping[str, str]) -> bool:
         try:
@@ -197,17 +205,24 @@ class S3Store:
             hint = "set s3: access_key_id and secret_access_key, or AWS's environment variables"
             return self._error(str(error), hint=f"{hint}; {_WAITING}")
         if code in _CREDENTIALS:
-            await self._forget_session()
+            await self._renew_session()
         hint = _HINTS.get(code, "")
         name = code or type(error).__name__
         return self._error(f"{name}: {error}", hint=f"{hint}; {_WAITING}" if hint else _WAITING)
 
-    async def _forget_session(self) -> None:
-        """Make the next call read the credentials again: somebody may have renewed them."""
-        if self._fs is not None:
-            old = await self._fs.set_session()
-            await self._fs.set_session(refresh=True)
-            await old.close()
+    async def _renew_session(self) -> None:
+        """Read the credentials again: somebody may have renewed them.
+
+        Other calls may still be on the old connections; they are closed at the next renewal.
+        """
+        if self._fs is None or time.monotonic() < self._renew_after:
+            return
+        self._renew_after = time.monotonic() + RENEW_PAUSE_S
+        current = await self._fs.set_session()
+        await self._fs.set_session(refresh=True)
+        retired, self._retired = self._retired, current
+        if retired is not None:
+            await retired.close()
 
     def _error(self, message: str, *, retryable: bool = True, hint: str = "") -> DeliveryError:
         return DeliveryError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -58,7 +58,7 @@ class FaultProxy:
         self._upstream = upstream
         self.endpoint = ""
         self.faults: list[Fault] = []
-        self.seen: list[tuple[str, str]] = []
+        self.last_headers: Mapping[str, str] = {}
         self._runner: web.AppRunner | None = None
         self._session: aiohttp.ClientSession | None = None
 
@@ -87,7 +87,7 @@ class FaultProxy:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         path = request.raw_path
-        self.seen.append((request.method, path))
+        self.last_headers = request.headers
         fault = self._fault_for(request.method, path)
         if fault is None:
             return await self._forward(request, path)
