@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import textwrap
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from headrace.core.client import StreamClient
 from headrace.core.testing.server_process import ServerProcess
@@ -14,6 +16,17 @@ from headrace.triggers.function import FunctionFile
 from headrace.triggers.protocol import Start
 from headrace.triggers.worker_pool import WorkerPool
 from triggers_support import MakePool, Pipeline, WriteFunction
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-asyncio 1.4; before that, asyncio's own loop
+def pytest_asyncio_loop_factories(
+    item: pytest.Item,
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The pipeline runs on uvloop; processes, pipes and sockets are tested on asyncio's as well."""
+    loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"uvloop": uvloop.new_event_loop}
+    if item.path.name == "test_worker.py":
+        loops["asyncio"] = asyncio.new_event_loop
+    return loops
 
 
 @pytest.fixture

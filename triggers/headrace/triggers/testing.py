@@ -18,6 +18,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import uvloop
 import yaml
 from pydantic import TypeAdapter
 
@@ -165,7 +166,8 @@ def main() -> None:
     options = parser.parse_args()
     target = StreamTarget(endpoint=options.endpoint)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    asyncio.run(run_section(options.file.absolute(), target, options.data))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as the pipeline has it
+        runner.run(run_section(options.file.absolute(), target, options.data))
 
 
 if __name__ == "__main__":
