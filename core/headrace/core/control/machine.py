@@ -9,11 +9,8 @@ from __future__ import annotations
 import msgspec
 
 from headrace.core.control.leases import LeaseCommand, LeasesState, apply_lease_command
-from headrace.core.control.streams import (
-    StreamCommand,
-    StreamsState,
-    apply_stream_command,
-)
+from headrace.core.control.stream_state import StreamsState
+from headrace.core.control.streams import StreamCommand, apply_stream_command
 
 Command = StreamCommand | LeaseCommand
 

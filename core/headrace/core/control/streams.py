@@ -8,84 +8,19 @@ from __future__ import annotations
 
 import msgspec
 
+from headrace.core.control.stream_state import ShardState as ShardState
+from headrace.core.control.stream_state import StreamsState as StreamsState
+from headrace.core.control.stream_state import StreamState as StreamState
+from headrace.core.control.stream_state import find_shard as find_shard
+from headrace.core.control.stream_state import not_found as not_found
+from headrace.core.control.stream_state import stream_key
 from headrace.core.errors import InvalidArgument, LimitExceeded, ResourceInUse, ResourceNotFound
 from headrace.core.limits import DEFAULT_SHARD_QUOTA
-from headrace.core.model.hashing import HashKeyRange, uniform_ranges
-from headrace.core.model.sequence import ending, starting
+from headrace.core.model.hashing import uniform_ranges
 from headrace.core.model.shards import shard_id
 
 
-class ShardState(msgspec.Struct):
-    """One shard. Hash keys are decimal strings: they do not fit 64 bits."""
-
-    number: int
-    start: str
-    end: str
-    created_s: int
-    parent: int | None = None
-    adjacent_parent: int | None = None
-    closed_s: int | None = None
-
-    @property
-    def id(self) -> str:
-        return shard_id(self.number)
-
-    @property
-    def range(self) -> HashKeyRange:
-        return HashKeyRange(int(self.start), int(self.end))
-
-    @property
-    def is_open(self) -> bool:
-        return self.closed_s is None
-
-    @property
-    def starting_sequence_number(self) -> str:
-        return str(starting(self.created_s, self.number))
-
-    @property
-    def ending_sequence_number(self) -> str | None:
-        if self.closed_s is None:
-            return None
-        return str(ending(self.created_s, self.number, self.closed_s))
-
-
-class StreamState(msgspec.Struct):
-    """One stream. `horizon_ms`: nothing older is ever served again, whatever the retention."""
-
-    uid: str
-    account: str
-    region: str
-    name: str
-    created_ms: int
-    mode: str
-    status: str
-    shards: list[ShardState]
-    retention_hours: int = 24
-    horizon_ms: int = 0
-    max_record_kib: int = 1024
-    tags: dict[str, str] = {}
-    version: int = 0  # rises with every change of the shards; routing tables are made from it
-
-    @property
-    def arn(self) -> str:
-        return f"arn:aws:kinesis:{self.region}:{self.account}:stream/{self.name}"
-
-    @property
-    def open_shards(self) -> list[ShardState]:
-        return [shard for shard in self.shards if shard.is_open]
-
-
-class StreamsState(msgspec.Struct):
-    """All streams, by `account/region/name`."""
-
-    streams: dict[str, StreamState] = {}
-
-
-def stream_key(account: str, region: str, name: str) -> str:
-    return f"{account}/{region}/{name}"
-
-
-class _StreamCommand(msgspec.Struct, kw_only=True, tag=True):
+class StreamCommandBase(msgspec.Struct, kw_only=True, tag=True):
     """What all commands on one stream name."""
 
     account: str
@@ -97,7 +32,7 @@ class _StreamCommand(msgspec.Struct, kw_only=True, tag=True):
         return stream_key(self.account, self.region, self.name)
 
 
-class CreateStream(_StreamCommand):
+class CreateStream(StreamCommandBase):
     """A new stream with `shards` uniform shards, CREATING."""
 
     uid: str
@@ -107,27 +42,29 @@ class CreateStream(_StreamCommand):
     max_record_kib: int = 1024
     tags: dict[str, str] = {}
     shard_quota: int = DEFAULT_SHARD_QUOTA
+    distribution: str = "USER_PARTITION_KEY"
+    warm_mibps: int | None = None
 
 
-class ActivateStream(_StreamCommand):
+class ActivateStream(StreamCommandBase):
     """CREATING or UPDATING is over."""
 
     uid: str
 
 
-class StartDeletion(_StreamCommand):
+class StartDeletion(StreamCommandBase):
     """DELETING: nothing may be put or read any more."""
 
     uid: str
 
 
-class RemoveStream(_StreamCommand):
+class RemoveStream(StreamCommandBase):
     """The stream's log is gone; forget it."""
 
     uid: str
 
 
-class SplitShard(_StreamCommand):
+class SplitShard(StreamCommandBase):
     """Close a shard and open two in its place, the second beginning at `at`."""
 
     uid: str
@@ -137,7 +74,7 @@ class SplitShard(_StreamCommand):
     shard_quota: int = DEFAULT_SHARD_QUOTA
 
 
-class MergeShards(_StreamCommand):
+class MergeShards(StreamCommandBase):
     """Close two adjacent shards and open one in their place."""
 
     uid: str
@@ -146,7 +83,7 @@ class MergeShards(_StreamCommand):
     at_ms: int
 
 
-class SetRetention(_StreamCommand):
+class SetRetention(StreamCommandBase):
     """Retention in hours. `horizon_ms` keeps what has expired by now expired for good."""
 
     uid: str
@@ -154,7 +91,7 @@ class SetRetention(_StreamCommand):
     horizon_ms: int
 
 
-class DropShards(_StreamCommand):
+class DropShards(StreamCommandBase):
     """Closed shards all of whose records have expired leave the listing."""
 
     uid: str
@@ -167,18 +104,11 @@ StreamCommand = (
 )  # fmt: skip
 
 
-def not_found(account: str, name: str) -> ResourceNotFound:
-    return ResourceNotFound(f"Stream {name} under account {account} not found.")
-
-
 def apply_stream_command(state: StreamsState, command: StreamCommand) -> StreamState:
     """Apply one command; returns the stream as it is then (or was, when removed)."""
     if isinstance(command, CreateStream):
         return _create(state, command)
-    stream = state.streams.get(command.key)
-    # a stream made again under the name is another one: the command was not meant for it
-    if stream is None or stream.uid != command.uid:
-        raise not_found(command.account, command.name)
+    stream = target_of(state, command, command.uid)
     match command:
         case ActivateStream():
             if stream.status in ("CREATING", "UPDATING"):
@@ -188,7 +118,7 @@ def apply_stream_command(state: StreamsState, command: StreamCommand) -> StreamS
         case RemoveStream():
             del state.streams[command.key]
         case SplitShard():
-            _check_quota(state, command.account, command.region, 1, command.shard_quota)
+            check_quota(state, command.account, command.region, 1, command.shard_quota)
             _split(stream, command)
         case MergeShards():
             _merge(stream, command)
@@ -201,12 +131,20 @@ def apply_stream_command(state: StreamsState, command: StreamCommand) -> StreamS
     return stream
 
 
+def target_of(state: StreamsState, command: StreamCommandBase, uid: str) -> StreamState:
+    """The stream a command is for. One made again under the name is another: not found then."""
+    stream = state.streams.get(command.key)
+    if stream is None or stream.uid != uid:
+        raise not_found(command.account, command.name)
+    return stream
+
+
 def _create(state: StreamsState, command: CreateStream) -> StreamState:
     if command.key in state.streams:
         raise ResourceInUse(
             f"Stream {command.name} under account {command.account} already exists."
         )
-    _check_quota(state, command.account, command.region, command.shards, command.shard_quota)
+    check_quota(state, command.account, command.region, command.shards, command.shard_quota)
     created_s = command.at_ms // 1000
     stream = StreamState(
         uid=command.uid,
@@ -218,6 +156,8 @@ def _create(state: StreamsState, command: CreateStream) -> StreamState:
         status="CREATING",
         max_record_kib=command.max_record_kib,
         tags=dict(command.tags),
+        distribution=command.distribution,
+        warm_mibps=command.warm_mibps,
         shards=[
             ShardState(number=i, start=str(r.start), end=str(r.end), created_s=created_s)
             for i, r in enumerate(uniform_ranges(command.shards))
@@ -227,7 +167,7 @@ def _create(state: StreamsState, command: CreateStream) -> StreamState:
     return stream
 
 
-def _check_quota(state: StreamsState, account: str, region: str, wanted: int, quota: int) -> None:
+def check_quota(state: StreamsState, account: str, region: str, wanted: int, quota: int) -> None:
     used = sum(
         len(stream.open_shards)
         for stream in state.streams.values()
@@ -247,13 +187,6 @@ def shard_quota_exceeded(
         "Limits page (http://docs.aws.amazon.com/general/latest/gr/aws_service_limits.html) for "
         "current limits and how to request higher limits."
     )
-
-
-def find_shard(stream: StreamState, number: int) -> ShardState | None:
-    for shard in stream.shards:
-        if shard.number == number:
-            return shard
-    return None
 
 
 def _open_shard(stream: StreamState, number: int) -> ShardState:

@@ -13,27 +13,21 @@ from dataclasses import dataclass, field
 
 from headrace.core.clock import Clock
 from headrace.core.control.machine import ControlState
-from headrace.core.control.streams import (
-    RemoveStream,
+from headrace.core.control.stream_state import (
     ShardState,
     StreamState,
+    not_active,
     not_found,
     stream_key,
 )
+from headrace.core.control.streams import RemoveStream
 from headrace.core.engine.seam import Engine, ShardLog
-from headrace.core.errors import InternalFailure, InvalidArgument, ResourceInUse, StorageError
+from headrace.core.errors import InternalFailure, InvalidArgument, StorageError
 from headrace.core.model.hashing import hash_digest, md5
 from headrace.core.model.sequence import Position
 from headrace.core.service.caller import Caller
 
 log = logging.getLogger("headrace.core")
-
-
-def not_active(stream: StreamState) -> ResourceInUse:
-    return ResourceInUse(
-        f"Stream {stream.name} under account {stream.account} not ACTIVE, instead in state "
-        f"{stream.status}"
-    )
 
 
 class Routing:

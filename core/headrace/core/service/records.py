@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
-from headrace.core.control.streams import ShardState, StreamState, find_shard, not_found
+from headrace.core.control.stream_state import ShardState, StreamState, find_shard, not_found
 from headrace.core.engine.seam import RecordSlice, ShardPut, StampedRecord
 from headrace.core.errors import (
     InvalidArgument,
@@ -30,6 +31,7 @@ from headrace.core.model.hashing import MAX_HASH_KEY, hash_key
 from headrace.core.model.sequence import BEGINNING, MAX_INDEX, ORDINAL_BITS, Position, parse
 from headrace.core.model.shards import shard_id, shard_number
 from headrace.core.service.caller import Caller
+from headrace.core.service.capacity import Capacity
 from headrace.core.service.catalog import Catalog, OpenStream
 from headrace.core.service.iterators import IteratorCodec
 
@@ -47,6 +49,18 @@ class PutColumns:
     data_bytes: int
     path: str
 
+    def only(self, kept: Sequence[int]) -> PutColumns:
+        """The records at these indexes."""
+        data = [self.data[i] for i in kept]
+        explicit = self.explicit
+        return PutColumns(
+            data,
+            [self.keys[i] for i in kept],
+            None if explicit is None else [explicit[i] for i in kept],
+            sum(map(decoded_size, data)),
+            self.path,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
@@ -56,13 +70,21 @@ class Stamp:
     epoch: int
     sequences: Sequence[int]
 
+    def only(self, kept: Sequence[int]) -> Stamp:
+        """The same for the records at these indexes."""
+        return Stamp(self.producer_id, self.epoch, [self.sequences[i] for i in kept])
+
 
 @dataclass(slots=True)
 class PutAnswer:
-    """One sequence number and shard id per record, in the request's order."""
+    """One sequence number and shard id per record, in the request's order.
+
+    `refused` has the message of each record, by index, that was over its shard's capacity.
+    """
 
     sequence_numbers: list[str]
     shard_ids: list[str]
+    refused: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -78,8 +100,10 @@ class GetAnswer:
 class RecordService:
     """The record operations on a catalog of streams."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, capacity: Capacity | None = None) -> None:
+        """Without `capacity` the hardware is the limit."""
         self._catalog = catalog
+        self._capacity = capacity
         self._clock = catalog.clock
         self._iterators = IteratorCodec(catalog.engine.secret)
 
@@ -111,6 +135,36 @@ class RecordService:
         if columns.explicit is not None:
             _check_explicit(columns.explicit)
         routes = opened.routing.route(columns.keys, columns.explicit)
+        if stamp is not None:
+            _check_stamp(stamp, len(routes))
+        if self._capacity is None:
+            return await self._store(opened, columns, routes, stamp)
+        sizes = [
+            decoded_size(text) + len(key.encode())
+            for text, key in zip(columns.data, columns.keys, strict=True)
+        ]
+        refused = self._capacity.admit(
+            stream, opened.routing.shards, routes, sizes, in_order=stamp is not None
+        )
+        if not refused:
+            return await self._store(opened, columns, routes, stamp)
+        kept = [i for i in range(len(routes)) if i not in refused]
+        answer = PutAnswer([""] * len(routes), [""] * len(routes), refused)
+        if kept:
+            stored = await self._store(
+                opened,
+                columns.only(kept),
+                [routes[i] for i in kept],
+                None if stamp is None else stamp.only(kept),
+            )
+            for at, i in enumerate(kept):
+                answer.sequence_numbers[i] = stored.sequence_numbers[at]
+                answer.shard_ids[i] = stored.shard_ids[at]
+        return answer
+
+    async def _store(
+        self, opened: OpenStream, columns: PutColumns, routes: list[int], stamp: Stamp | None
+    ) -> PutAnswer:
         try:
             if stamp is not None:
                 return await self._put_once(opened, columns, routes, stamp)
@@ -151,13 +205,6 @@ class RecordService:
     async def _put_once(
         self, opened: OpenStream, columns: PutColumns, routes: list[int], stamp: Stamp
     ) -> PutAnswer:
-        if len(stamp.sequences) != len(columns.data):
-            raise InvalidArgument(
-                f"The request has {len(columns.data)} records but {len(stamp.sequences)} producer "
-                "sequences."
-            )
-        if any(b < a for a, b in zip(stamp.sequences, stamp.sequences[1:], strict=False)):
-            raise InvalidArgument("The producer sequences of a request must not go down.")
         shards = opened.routing.shards
         explicit = columns.explicit
         records = [
@@ -294,6 +341,8 @@ class RecordService:
                 f"Shard {shard_id(iterator.shard)} in stream {stream.name} under account "
                 f"{stream.account} does not exist"
             )
+        if self._capacity is not None:
+            self._capacity.check_read(stream, shard)
         floor = self._floor(opened, shard.number)
         found = opened.log.read(
             shard.number,
@@ -302,6 +351,9 @@ class RecordService:
             max_records=limit,
             max_bytes=MAX_GET_BYTES,
         )
+        if self._capacity is not None:
+            # as stored: close to what AWS counts, and known without looking at any record
+            self._capacity.charge_read(stream, shard, sum(map(len, found.parts)) * 3 // 4)
         at_end = found.next_arrival_ms is None
         behind_ms = 0 if at_end else max(now_ms - (found.next_arrival_ms or 0), 0)
         if at_end and not shard.is_open and shard.number not in opened.closing:
@@ -346,6 +398,15 @@ def _check_ordering(text: str, stream: StreamState, opened: OpenStream) -> None:
             f"ExclusiveMinimumSequenceNumber {text} used in PutRecord on stream {stream.name} "
             f"under account {stream.account} is invalid."
         )
+
+
+def _check_stamp(stamp: Stamp, records: int) -> None:
+    if len(stamp.sequences) != records:
+        raise InvalidArgument(
+            f"The request has {records} records but {len(stamp.sequences)} producer sequences."
+        )
+    if any(b < a for a, b in pairwise(stamp.sequences)):
+        raise InvalidArgument("The producer sequences of a request must not go down.")
 
 
 def _check_explicit(explicit: Sequence[str | None]) -> None:

@@ -8,13 +8,8 @@ from typing import Any, NotRequired, TypedDict
 import msgspec
 import pybase64
 
-from headrace.core.control.streams import (
-    MergeShards,
-    ShardState,
-    SplitShard,
-    StreamState,
-    find_shard,
-)
+from headrace.core.control.stream_state import ShardState, StreamState, find_shard
+from headrace.core.control.streams import MergeShards, SplitShard
 from headrace.core.errors import (
     ExpiredNextToken,
     InvalidArgument,

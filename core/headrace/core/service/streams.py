@@ -8,13 +8,12 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from headrace.core.control.stream_state import ShardState, StreamState, not_active
 from headrace.core.control.streams import (
     ActivateStream,
     CreateStream,
     SetRetention,
-    ShardState,
     StartDeletion,
-    StreamState,
     shard_quota_exceeded,
 )
 from headrace.core.errors import HeadraceError, InvalidArgument
@@ -26,7 +25,7 @@ from headrace.core.limits import (
 )
 from headrace.core.model.shards import shard_id, shard_number
 from headrace.core.service.caller import Caller
-from headrace.core.service.catalog import Catalog, not_active
+from headrace.core.service.catalog import Catalog
 
 log = logging.getLogger("headrace.core")
 
