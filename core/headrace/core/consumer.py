@@ -196,7 +196,7 @@ class Consumer:
             await self._sync()
             try:
                 await self._round()
-            except (UnknownOperation, ValidationError):
+            except (ConfigError, UnknownOperation, ValidationError):
                 raise
             except HeadraceError as error:
                 self._troubles.report("leases", f"cannot look at the leases now: {error}")

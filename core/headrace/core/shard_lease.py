@@ -93,10 +93,13 @@ class ShardLease:
         clock = self._around.clock
         deadline_ms = None if wait_ms is None else clock.monotonic_ms() + wait_ms
         while not self._reader.is_at_end:
-            fetched = await unless(self.stopping, self._reader.fetch(max_records))
+            reader = self._reader
+            fetched = await unless(self.stopping, reader.fetch(max_records))
             if fetched is None:
                 return None
-            batch = self._reader.accept(fetched)
+            if reader is not self._reader:
+                continue  # a save has moved on meanwhile, beyond what was being read
+            batch = reader.accept(fetched)
             self.millis_behind_latest = batch.millis_behind_latest
             if batch.records or batch.lost_after is not None:
                 return batch

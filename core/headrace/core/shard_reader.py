@@ -26,6 +26,8 @@ from headrace.core.model.records import Record, StartingPosition
 from headrace.core.model.sequence import parse
 from headrace.core.retry import Backoff, is_passing
 
+_BIRTH_MARGIN_MS = 60_000
+
 
 @dataclass(slots=True)
 class ReadBatch:
@@ -55,12 +57,16 @@ class Start:
 
     @property
     def is_whole_shard(self) -> bool:
-        """Whether the shard was born while the application was there: it wants all of it."""
+        """Whether the shard was surely born while the application was there: it wants all of it.
+
+        Not by a hair, because a shard's creation is numbered after its parents', which takes it
+        ahead of the clock when they are young.
+        """
         born = parse(self.shard_from) if self.shard_from else None
         return (
             self.kind != StartingPosition.AT_TIMESTAMP
             and born is not None
-            and 0 < self.since_ms < born.created_s * 1000
+            and 0 < self.since_ms < born.created_s * 1000 - _BIRTH_MARGIN_MS
         )
 
 
