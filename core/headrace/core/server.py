@@ -27,6 +27,7 @@ from headrace.core.engine.embedded.engine import EmbeddedEngine
 from headrace.core.errors import ConfigError, HeadraceError
 from headrace.core.log.files import Files
 from headrace.core.log.stream_log import StreamLogOptions
+from headrace.core.service.capacity import Capacity
 from headrace.core.service.catalog import Catalog
 from headrace.core.service.streams import StreamService
 from headrace.core.wire.app import App, KinesisApp
@@ -47,7 +48,9 @@ class ServerConfig:
     """How a server runs. Port 0 takes a free one.
 
     `access_keys` maps access key ids to secrets. Without any, every signature is taken, and the
-    server binds to nothing but loopback addresses.
+    server binds to nothing but loopback addresses. `limits` is `off` (the hardware is the limit) or
+    `aws` (a shard's capacity as the service has it). `state_delay_ms` is how long CREATING,
+    UPDATING and DELETING last.
     """
 
     host: str = "127.0.0.1"
@@ -89,7 +92,8 @@ class Server:
             raise
         host, port = sock.getsockname()[:2]
         self._endpoint = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        dispatcher = Dispatcher(self._catalog, self._streams)
+        capacity = Capacity(self._clock) if self._config.limits == "aws" else None
+        dispatcher = Dispatcher(self._catalog, self._streams, capacity)
         keys = {key: AccessKey(secret) for key, secret in self._config.access_keys.items()}
         app = KinesisApp(dispatcher, Authenticator(keys, self._clock), self._management)
         self._uvicorn = _Uvicorn(

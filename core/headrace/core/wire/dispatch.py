@@ -26,6 +26,7 @@ from headrace.core.model.records import (
     decode_sequences,
 )
 from headrace.core.service.caller import Caller
+from headrace.core.service.capacity import Capacity
 from headrace.core.service.catalog import Catalog
 from headrace.core.service.leases import OPERATIONS as LEASE_OPERATIONS
 from headrace.core.service.leases import LeaseService
@@ -58,8 +59,10 @@ class Answer(NamedTuple):
 class Dispatcher:
     """All operations of one catalog."""
 
-    def __init__(self, catalog: Catalog, streams: StreamService) -> None:
-        self._records = records = RecordService(catalog)
+    def __init__(
+        self, catalog: Catalog, streams: StreamService, capacity: Capacity | None = None
+    ) -> None:
+        self._records = records = RecordService(catalog, capacity)
         shards = ShardService(catalog)
         self._leases = LeaseService(
             catalog.engine.control.submit, lambda: catalog.state.leases, clock=catalog.clock

@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 import pybase64
 
-from headrace.core.errors import DryRun, ValidationError
+from headrace.core.errors import DryRun, ThroughputExceeded, ValidationError
 from headrace.core.limits import MAX_RECORDS_PER_GET, MAX_RECORDS_PER_PUT
 from headrace.core.model.blobs import total_decoded_size
 from headrace.core.service.records import GetAnswer, PutAnswer, PutColumns, broken_members
@@ -177,6 +177,8 @@ def decode_get_records(body: bytes, is_json: bool, validate: Validate) -> tuple[
 
 def render_put_records(answer: PutAnswer, content_type: str) -> bytes:
     numbers, ids = answer.sequence_numbers, answer.shard_ids
+    if answer.refused:
+        return _render_partly_refused(answer, content_type)
     if content_type == CBOR:
         records = [
             {"SequenceNumber": number, "ShardId": shard}
@@ -194,7 +196,23 @@ def render_put_records(answer: PutAnswer, content_type: str) -> bytes:
     return f'{{"FailedRecordCount":0,"Records":[{inside}]}}'.encode()
 
 
+def _render_partly_refused(answer: PutAnswer, content_type: str) -> bytes:
+    records = [
+        {"ErrorCode": ThroughputExceeded.code, "ErrorMessage": answer.refused[i]}
+        if i in answer.refused
+        else {"SequenceNumber": number, "ShardId": shard}
+        for i, (number, shard) in enumerate(
+            zip(answer.sequence_numbers, answer.shard_ids, strict=True)
+        )
+    ]
+    response = {"FailedRecordCount": len(answer.refused), "Records": records}
+    return encode_response("PutRecords", response, content_type)
+
+
 def render_put_record(answer: PutAnswer, content_type: str) -> bytes:
+    """Raises ThroughputExceeded when it was refused."""
+    if answer.refused:
+        raise ThroughputExceeded(answer.refused[0])
     number, shard = answer.sequence_numbers[0], answer.shard_ids[0]
     if content_type == CBOR:
         return encode_response(
