@@ -25,6 +25,8 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -m venv $(VENV) || \
 	  { echo "$(PYTHON) cannot make an environment; on Debian and Ubuntu: apt install python3-venv"; \
 	    exit 1; }
+	@# The pip that comes with older Pythons gives up on the versions of boto3 and s3fs.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 	@touch $@
 
