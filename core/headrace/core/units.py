@@ -21,7 +21,7 @@ _DURATION_MS = {
     "w": 604_800_000,
 }
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(B|KB|MB|GB|TB|KiB|MiB|GiB|TiB|k|M|G|T)?\s*$")
-_SIZE_BYTES = {
+_SIZE_BYTES: dict[str | None, int] = {
     None: 1,
     "B": 1,
     **{u: 1000**n for n, u in enumerate(("KB", "MB", "GB", "TB"), 1)},
