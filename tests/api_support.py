@@ -146,9 +146,20 @@ def create(kinesis: Any, name: str, shards: int = 1, **more: Any) -> str:
 
 
 def shards_of(kinesis: Any, stream: str) -> list[dict[str, Any]]:
-    """All shards as ListShards gives them, through boto3's paginator."""
-    pages = kinesis.get_paginator("list_shards").paginate(StreamName=stream)
-    return [shard for page in pages for shard in page["Shards"]]
+    """All shards as ListShards gives them."""
+    return list_shards(kinesis, StreamName=stream)
+
+
+def list_shards(kinesis: Any, **request: Any) -> list[dict[str, Any]]:
+    """All pages of ListShards. boto3's paginator cannot do it, neither here nor on AWS."""
+    found: list[dict[str, Any]] = []
+    while True:
+        answer = kinesis.list_shards(**request)
+        found += answer["Shards"]
+        if "NextToken" not in answer:
+            return found
+        more = {key: request[key] for key in ("MaxResults",) if key in request}
+        request = {"NextToken": answer["NextToken"], **more}
 
 
 def iterator(

@@ -275,8 +275,8 @@ class StreamService:
 
 
 def visible_shards(stream: StreamState) -> list[ShardState]:
-    """The shards that are shown; a stream has none while it is CREATING."""
-    return [] if stream.status == "CREATING" else stream.shards
+    """The shards that are shown: none while the stream is CREATING or DELETING, as on AWS."""
+    return [] if stream.status in ("CREATING", "DELETING") else stream.shards
 
 
 def shards_after(shards: list[ShardState], start: str | None) -> list[ShardState]:
