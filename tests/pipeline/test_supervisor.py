@@ -115,6 +115,7 @@ def test_children_end_when_the_supervisor_is_killed(up: Up) -> None:
     assert len(pids) == 5
 
     running.process.kill()
+    running.process.wait()
 
     wait_for(lambda: not any(map(is_alive, pids)), "all children are gone, the stuck one too")
 
@@ -145,7 +146,7 @@ def test_status_is_written_and_read(up: Up) -> None:
 
     shown = running.environment.run("status", str(running.file))
     assert shown.returncode == 0
-    assert "answer=42" in shown.stdout
+    assert "answer 42" in shown.stdout
     assert "agent: the disk is slow" in shown.stderr
     as_json = running.environment.run("status", "--data", str(status.parent), "--json")
     assert json.loads(as_json.stdout)["alive"] is True
@@ -153,7 +154,8 @@ def test_status_is_written_and_read(up: Up) -> None:
     assert running.stop()[0] == 0
     after = running.environment.run("status", str(running.file))
     assert after.returncode == 1
-    assert "not running" in after.stdout
+    assert "not running, stopped" in after.stdout
+    assert "answer 42" in after.stdout, "the figures it ended with"
 
 
 def test_a_second_pipeline_on_the_same_data_is_refused(up: Up) -> None:

@@ -111,6 +111,9 @@ async def _live(
         if telling is not None:
             telling.cancel()
         await stopper.finish()
+        if control is not None:
+            with contextlib.suppress(OSError):
+                control.send(encode_health(part.health()))  # the figures it ends with
 
 
 async def _tell(part: Part, control: ControlSocket) -> None:

@@ -98,13 +98,14 @@ class Keeper:
     def status(self) -> PartStatus:
         child = self._child if self._child and not self._child.exited.is_set() else None
         health = child.health if child else None
+        last = self._child.health if self._child else None
         return PartStatus(
             part=self.section,
             state=self._state(child),
             pid=child.pid if child else None,
             restarts=self._restarts,
             since_ms=self._since_ms,
-            figures=health.figures if health else {},
+            figures=last.figures if last else {},
             problems=health.problems if health else (),
         )
 

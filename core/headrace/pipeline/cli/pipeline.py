@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ import typer
 from rich.text import Text
 
 from headrace.core.errors import ConfigError
+from headrace.core.units import format_size
 from headrace.pipeline.cli.console import AsJson, plain_table, print_json, print_table, talk
 from headrace.pipeline.parts import installed_parts
 
@@ -103,30 +105,50 @@ def _data_folder(file: Path | None, data: Path | None) -> Path:
 
 def _show(found: PipelineStatus, now_ms: int) -> None:
     alive = found.is_alive(now_ms)
-    ago = _ago(now_ms - found.updated_ms)
-    state = found.state if alive else f"not running (last heard of {ago} ago)"
-    print(f"{found.file}: {state}, process {found.pid}, stream {found.endpoint}")
+    if alive:
+        up = _ago(now_ms - found.started_ms)
+        print(f"{found.file}: {found.state} for {up}, process {found.pid}")
+    else:
+        ago = _ago(now_ms - found.updated_ms)
+        how = "stopped" if found.state == "stopped" else "killed or stuck: last heard of"
+        print(f"{found.file}: not running, {how} {ago} ago")
     table = plain_table("part", "state", "pid", "up", "restarts", "figures")
     for part in found.parts:
         style = _STATE_STYLE.get(part.state, "yellow") if alive else "dim"
         table.add_row(
             part.part,
-            Text(part.state if alive else "gone", style=style),
+            Text(part.state if alive else "-", style=style),
             str(part.pid or "-") if alive else "-",
-            _ago(now_ms - part.since_ms) if alive else "-",
+            _ago(now_ms - part.since_ms) if alive and part.pid else "-",
             str(part.restarts),
-            Text("  ".join(f"{key}={_figure(value)}" for key, value in part.figures.items())),
+            Text(_figures(part.figures)),
         )
     print_table(table)
     for part in found.parts:
         for problem in part.problems:
-            talk.print(f"{part.part}: {problem}", style="yellow", markup=False)
+            talk.print(f"{part.part}: {problem}", style="yellow", markup=False, soft_wrap=True)
 
 
-def _figure(value: float | str) -> str:
+def _figures(figures: Mapping[str, int | float | str]) -> str:
+    """Figures for people: what is nought is left out (--json has it), a line for each `name.`."""
+    groups: dict[str, list[str]] = {}
+    for key, value in figures.items():
+        group, _, name = key.rpartition(".")
+        if value:
+            groups.setdefault(group, []).append(_figure(name, value))
+    lines = [f"{group}: " * bool(group) + ", ".join(shown) for group, shown in groups.items()]
+    return "\n".join(lines)
+
+
+def _figure(name: str, value: float | str) -> str:
+    words = name.replace("_", " ")
     if isinstance(value, str):
-        return value
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
+        return f"{words} {value}"
+    if name.endswith("_ms"):
+        return f"{words.removesuffix(' ms')} {value / 1000:,.1f} s"
+    if name.endswith("bytes") or name.startswith("bytes"):
+        return f"{words} {format_size(value)}"
+    return f"{words} {value:,}" if isinstance(value, int) else f"{words} {value:,.1f}"
 
 
 def _ago(duration_ms: int) -> str:

@@ -12,13 +12,13 @@ def on_errors(event: dict[str, Any], context: Any) -> None:
     for record in event["Records"]:
         kinesis = record["kinesis"]
         line = json.loads(base64.b64decode(kinesis["data"]))
-        if int(line["response"]) < 500:
+        if line["response"] < 500:
             continue
         page = line["request"].split()[1].partition("?")[0]
         errors[page] += 1
         alert = {
             "page": page,
-            "status": int(line["response"]),
+            "status": line["response"],
             "errors_in_batch": errors[page],
             "request": line["request"],
             "at": line["datetime"],
