@@ -46,7 +46,10 @@ def parse(data: Sequence[bytes], schema: TableSchema) -> pa.Table | None:
     try:
         table = pj.read_json(
             pa.BufferReader(joined),
-            read_options=pj.ReadOptions(block_size=max(MIB, 2 * max(map(len, data)) + 2)),
+            read_options=pj.ReadOptions(
+                block_size=max(MIB, 2 * max(map(len, data)) + 2),
+                use_threads=len(joined) > MIB,  # below it, handing over costs more than parsing
+            ),
             parse_options=pj.ParseOptions(
                 explicit_schema=schema.parse_schema, unexpected_field_behavior="error"
             ),
