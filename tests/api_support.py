@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import io
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -65,7 +66,11 @@ class Reply:
 
     @property
     def cbor(self) -> Any:
-        return cbor2.loads(self.body)
+        # AWS's timestamps are milliseconds, where CBOR's own are seconds: integers as they are
+        decoder = cbor2.CBORDecoder(
+            io.BytesIO(self.body), semantic_decoders={1: lambda value, immutable: value}
+        )
+        return decoder.decode()
 
 
 class Raw:

@@ -69,15 +69,26 @@ class KinesisApp:
         if kind == "lifespan":
             await _lifespan(receive, send)
             return
-        if kind == "http" and scope["path"] == "/" and scope["method"] in ("POST", "OPTIONS"):
-            if scope["method"] == "OPTIONS":
-                await self._preflight(scope, send)
-            else:
+        if kind == "http" and scope["path"] == "/":
+            if scope["method"] == "POST":
                 await self._kinesis(scope, receive, send)
-            return
+                return
+            if scope["method"] == "OPTIONS" and any(k == b"origin" for k, _ in scope["headers"]):
+                await self._preflight(scope, send)
+                return
         if self._management is None:
             self._management = self._make_management()
-        await self._management(scope, receive, send)
+
+        async def send_with_id(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-amzn-requestid", self._request_id()),
+                    (b"x-amz-id-2", _EXTENDED_ID),
+                ]
+            await send(message)
+
+        await self._management(scope, receive, send_with_id)
 
     async def _kinesis(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
