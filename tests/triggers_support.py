@@ -204,7 +204,7 @@ async def until_held(client: StreamClient, count: int) -> None:
     """Until so many shards have an owner."""
 
     async def is_held() -> bool:
-        return sum("Owner" in lease for lease in await leases(client)) >= count
+        return sum(bool(lease.get("Owner")) for lease in await leases(client)) >= count
 
     await until_async(is_held)
 
@@ -219,4 +219,4 @@ async def leases(client: StreamClient) -> list[dict[str, str]]:
 
 
 async def checkpoints(client: StreamClient) -> dict[str, str]:
-    return {lease["ShardId"]: lease.get("Checkpoint", "") for lease in await leases(client)}
+    return {lease["ShardId"]: lease.get("Checkpoint") or "" for lease in await leases(client)}

@@ -13,7 +13,10 @@ from headrace.triggers.event import MAX_EVENT_BYTES, Batch, EventSource
 from headrace.triggers.testing import MemoryLease
 
 SOURCE = EventSource(
-    "arn:aws:kinesis:us-east-1:123456789012:stream/s", "shardId-000000000000", "arn:role"
+    "arn:aws:kinesis:us-east-1:123456789012:stream/s",
+    "shardId-000000000000",
+    "arn:role",
+    "us-east-1",
 )
 
 

@@ -103,3 +103,15 @@ def test_emits_that_cannot_work_are_warned_of(
     assert not finding.is_error
     assert message in finding.message
     assert "line 2" in finding.message
+
+
+def test_a_file_where_the_dead_letters_should_go(
+    tmp_path: Path, write_function: WriteFunction
+) -> None:
+    write_function(GOOD)
+    (tmp_path / "dead").write_text("")
+    trigger = TriggerConfig.model_validate(
+        {"function": "functions/function.py:handler", "stream": "access", "on_failure": "dead"}
+    )
+    (finding,) = TriggersPart.check([trigger], base=tmp_path, streams=None)
+    assert (finding.loc, finding.is_error) == ((0, "on_failure"), True)

@@ -13,7 +13,7 @@ from headrace.triggers.dead_letters import DeadLetter, failure_document, letter_
 from headrace.triggers.event import Batch, EventSource
 
 STREAM_ARN = "arn:aws:kinesis:us-east-1:123456789012:stream/access"
-SOURCE = EventSource(STREAM_ARN, "shardId-000000000001", "arn:role")
+SOURCE = EventSource(STREAM_ARN, "shardId-000000000001", "arn:role", "us-east-1")
 BATCH = Batch(
     tuple(
         SOURCE.encode(Record(b"x", "k", number, arrival_ms))

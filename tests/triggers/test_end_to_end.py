@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 from datetime import UTC, datetime
+from hashlib import md5
 from pathlib import Path
 
 from headrace.core.client import StreamClient
@@ -98,6 +99,28 @@ class TestJourney:
         await until_emitted(streams, 20)
         assert_each_once_in_order(await read_all(streams, "out"), 20)
         assert {n for n in pipeline.seen if n < 0} == {-n for n in range(10, 20)}
+
+    async def test_a_shard_that_fails_for_ever_holds_up_no_other(
+        self, pipeline: Pipeline, streams: StreamClient
+    ) -> None:
+        """Scenario 6."""
+        failing = (await streams.list_shards("in"))[0].shard_id
+        source = COPY.replace(
+            "numbers = []",
+            f"numbers = []; assert {failing!r} not in event['Records'][0]['eventID']",
+        )
+        pipeline.write(source, retries="forever")
+        await put_numbers(streams, "in", 0, 100)
+        runner = pipeline.start()
+        others = [
+            number
+            for number in range(100)
+            if int.from_bytes(md5(f"key-{number % 8}".encode()).digest(), "big") >= 2**127
+        ]
+        await until_emitted(streams, len(others))
+        assert sorted(pipeline.seen) == others
+        await until(lambda: "failed and will be repeated" in runner.log_text)
+        assert (await checkpoints(streams))[failing] == ""
 
     async def test_sigterm_finishes_the_batch_in_hand(
         self, pipeline: Pipeline, streams: StreamClient

@@ -13,7 +13,9 @@ from headrace.triggers.event import MAX_EVENT_BYTES, Batch, EventSource, iso_ms,
 
 ARN = "arn:aws:kinesis:us-east-2:123456789012:stream/lambda-stream"
 NUMBER = "49590338271490256608559692538361571095921575989136588898"
-SOURCE = EventSource(ARN, "shardId-000000000006", "arn:aws:iam::123456789012:role/lambda-role")
+SOURCE = EventSource(
+    ARN, "shardId-000000000006", "arn:aws:iam::123456789012:role/lambda-role", "us-east-2"
+)
 
 # The example event of Lambda's developer guide, "Using AWS Lambda with Amazon Kinesis".
 DOCUMENTED = {

@@ -52,7 +52,7 @@ class Shard:
         self.lease = lease
         self.tools = tools
         self._calls = calls
-        source = EventSource(ARN, lease.shard_id, "arn:role")
+        source = EventSource(ARN, lease.shard_id, "arn:role", "us-east-1")
         self.task = asyncio.create_task(ShardRunner(lease, source, "source", tools).run())
 
     @property
@@ -409,6 +409,22 @@ class TestPauses:
         assert shard.lease.saved == [first.sequence_number, second.sequence_number]
         assert len(shard.letters) == 2
         assert shard.tools.troubles.current() == ()
+
+
+class TestLoss:
+    async def test_records_that_expired_unread_are_told_of(self, make_shard: MakeShard) -> None:
+        """Scenario 43: retention overtook the checkpoint; it goes on, and not in silence."""
+        shard = make_shard(size=1)
+        (first,) = shard.lease.put(b"a")
+        await shard.until_saved(first.sequence_number)
+        shard.lease.put(b"b", b"c")
+        shard.lease.expire()
+        (last,) = shard.lease.put(b"d")
+        await shard.until_saved(last.sequence_number)
+        assert shard.calls == [["a"], ["d"]]
+        (trouble,) = shard.tools.troubles.current()
+        assert f"the records after {first.sequence_number} and before" in trouble
+        assert "raise the stream's retention" in trouble
 
 
 class TestSteps:

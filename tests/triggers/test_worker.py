@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from headrace.triggers.config import MIN_MEMORY_BYTES
+from headrace.triggers.event import MAX_EVENT_BYTES
 from headrace.triggers.function import FunctionError, FunctionUnavailable
 from headrace.triggers.protocol import MAX_RESPONSE_BYTES, Emit, Invoke
 from headrace.triggers.worker_pool import WorkerPool
@@ -305,6 +307,21 @@ class TestErrors:
         assert error.message == "Runtime exited: out of memory, over its limit of 256.0 MiB"
         assert error.error_type == "MemoryError"
         assert await call(pool) != pid
+
+    async def test_the_least_memory_holds_the_largest_event(
+        self, write_function: WriteFunction, make_pool: MakePool
+    ) -> None:
+        path = write_function("def handler(event, context): return len(event)")
+        pool = make_pool(path, memory_bytes=MIN_MEMORY_BYTES)
+        size = MAX_EVENT_BYTES - 2
+        assert await call(pool, "x" * size) == size
+
+    async def test_a_limit_too_low_for_its_imports_says_so(
+        self, write_function: WriteFunction, make_pool: MakePool
+    ) -> None:
+        path = write_function("hoard = bytearray(100_000_000)\ndef handler(e, c): ...")
+        with pytest.raises(FunctionUnavailable, match="MemoryError"):
+            await call(make_pool(path, memory_bytes=MIN_MEMORY_BYTES))
 
     @pytest.mark.parametrize(
         ("returned", "message"),

@@ -22,6 +22,12 @@ def check_trigger(
             f"no stream is called {trigger.stream!r}",
             _nearest(trigger.stream, streams),
         )
+    if trigger.on_failure is not None and (base / trigger.on_failure).is_file():
+        yield Finding(
+            ("on_failure",),
+            f"{base / trigger.on_failure} is a file",
+            "name a folder for dead letters",
+        )
     name = FunctionName.parse(trigger.function)
     path = base / name.file
     try:

@@ -50,15 +50,12 @@ class EncodedRecord(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class EventSource:
-    """What the records of one shard have in common."""
+    """What the records of one shard have in common. `region` is that of the stream."""
 
     stream_arn: str
     shard_id: str
     role_arn: str
-
-    @property
-    def region(self) -> str:
-        return self.stream_arn.split(":")[3]
+    region: str
 
     def encode(self, record: Record) -> EncodedRecord:
         entry = _EventRecord(

@@ -15,7 +15,8 @@ _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
 class FunctionUnavailable(InvocationError):
     """The function cannot be called at all: missing file, failing import, no process.
 
-    Nothing was invoked, so this spends no retries; `stack` is the import's traceback, if any.
+    Nothing was invoked, so this spends no retries. `stack` is the import's traceback, or what it
+    printed.
     """
 
     def __init__(self, message: str, *, stack: str = "", hint: str | None = None) -> None:

@@ -40,9 +40,12 @@ class TriggersPart(Part):
         ]
 
     async def run(self) -> None:
-        async with self._client, asyncio.TaskGroup() as group:
-            for trigger in self._triggers:
-                group.create_task(trigger.run(), name=f"trigger {trigger.config.name}")
+        try:
+            async with self._client, asyncio.TaskGroup() as group:
+                for trigger in self._triggers:
+                    group.create_task(trigger.run(), name=f"trigger {trigger.config.name}")
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None  # the first ended the others
 
     async def stop(self) -> None:
         await asyncio.gather(*(trigger.stop() for trigger in self._triggers))

@@ -61,6 +61,7 @@ class MemoryLease:
         self._clock = clock or SystemClock()
         self._read_count = 0
         self._has_ended = False
+        self._lost_after: str | None = None
         self._news = asyncio.Event()
 
     def put(self, *contents: bytes, partition_key: str = "key") -> list[Record]:
@@ -85,6 +86,12 @@ class MemoryLease:
         self.stopping.set()
         self._news.set()
 
+    def expire(self) -> None:
+        """What has not been read yet goes out of retention."""
+        self._lost_after = self.records[self._read_count - 1].sequence_number
+        self._read_count = len(self.records)
+        self._news.set()
+
     async def read(
         self, *, max_records: int = 10_000, wait_ms: int | None = None
     ) -> ReadBatch | None:
@@ -97,9 +104,10 @@ class MemoryLease:
             return ReadBatch([], 0)
         if self.stopping.is_set():
             return None
-        found = self.records[self._read_count :][:max_records]
+        found = self.records[self._read_count : self._read_count + max_records]
         self._read_count += len(found)
-        return ReadBatch(found, 0) if found else None
+        lost_after, self._lost_after = self._lost_after, None
+        return ReadBatch(found, 0, lost_after) if found else None
 
     async def prepare(self, sequence_number: str, state: bytes) -> None:
         self.prepared.append((sequence_number, state))

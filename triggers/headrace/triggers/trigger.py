@@ -73,7 +73,7 @@ class Trigger:
         role_arn = f"arn:aws:iam::{account}:role/{config.name}"
 
         async def work(lease: ShardLease) -> None:
-            source = EventSource(stream_arn, lease.shard_id, role_arn)
+            source = EventSource(stream_arn, lease.shard_id, role_arn, region)
             await ShardRunner(lease, source, config.stream, tools).run()
 
         leases = StreamLeases(self._client, self.application, config.stream, self._worker)

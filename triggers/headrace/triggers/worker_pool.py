@@ -63,14 +63,14 @@ class WorkerPool:
                 if worker.is_usable:
                     self._idle.append((version, worker))
                 else:
-                    worker.kill_now()  # its exit is awaited where it was killed
+                    await worker.kill()
 
     async def close(self) -> None:
         """End every process; what still runs is killed."""
-        for worker in list(self._busy):
-            worker.kill_now()
         idle, self._idle = self._idle, []
-        await asyncio.gather(*(worker.close() for _, worker in idle))
+        await asyncio.gather(
+            *(worker.kill() for worker in self._busy), *(worker.close() for _, worker in idle)
+        )
 
     async def _take(self, version: str) -> WorkerProcess:
         while self._idle:

@@ -82,9 +82,11 @@ class WorkerProcess:
             ) from None
         except FunctionError as error:
             await worker.kill()
-            raise FunctionUnavailable(f"importing {spec.start.file}: {error.message}") from None
+            raise FunctionUnavailable(
+                f"importing {spec.start.file}: {error.message}", stack=error.output
+            ) from None
         except BaseException:
-            worker.kill_now()
+            await worker.kill()
             raise
         if isinstance(answer, Ready):
             return worker
@@ -156,7 +158,7 @@ class WorkerProcess:
             await self.kill()
             raise
         except BaseException:
-            self.kill_now()
+            await self.kill()
             raise
         self.output.drain()
         if isinstance(answer, Returned):
@@ -178,20 +180,14 @@ class WorkerProcess:
 
     async def kill(self) -> None:
         """SIGKILL to the process group; returns when the worker is gone."""
-        self.kill_now()
+        if not self._is_killed:
+            self._is_killed = True
+            self._channel.close()
+            # Also after the worker itself has gone: what it started may still be there, or nobody.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self.output.close()
         await asyncio.shield(self._exited)
-        self.output.close()
-
-    def kill_now(self) -> None:
-        """The same without waiting for it."""
-        if self._is_killed:
-            return
-        self._is_killed = True
-        self._channel.close()
-        # Also after the worker itself has gone: what it started may still be there, or nobody.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self.output.close()
 
     async def _exchange(self, frame: bytes) -> FromWorker:
         """Send a frame, and receive one.
