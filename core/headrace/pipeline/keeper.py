@@ -84,7 +84,7 @@ class Keeper:
             self._say("headrace", f"{self.section} drained in {took_ms / 1000:.1f} s")
         elif not forced.is_set():
             seconds = self._settings.grace_ms / 1000
-            self._say("headrace", f"{self.section} did not drain within {seconds:.0f} s; killed")
+            self._say("headrace", f"{self.section} did not drain within {seconds:g} s; killed")
         self.kill()
         await self._task
 
