@@ -14,7 +14,7 @@ import stat
 from collections.abc import Collection, Iterator
 from pathlib import PurePath
 
-from headrace.agent.identity import HEAD_BYTES, MARK_BYTES, FileKey, key_of
+from headrace.agent.identity import HEAD_BYTES, MARK_BYTES, FileKey, Mark, key_of
 from headrace.agent.positions import Position
 from headrace.agent.source import Source, open_source
 
@@ -24,7 +24,7 @@ ARCHIVE_SUFFIXES = frozenset((GZIP_SUFFIX, ".bz2", ".xz", ".zst", ".lz4", ".zip"
 
 #: Less than this in common is a date or a word: too little to take any file of the folder for
 #: the copy of another one.
-MIN_EVIDENCE_BYTES = 16
+MIN_PROOF_BYTES = 16
 
 
 def is_archive(path: str) -> bool:
@@ -32,21 +32,41 @@ def is_archive(path: str) -> bool:
     return PurePath(path).suffix in ARCHIVE_SUFFIXES
 
 
-def evidence(source: Source, position: Position) -> int:
-    """How many bytes of what the position remembers of its file are found in `source`.
+def may_be_copy(source: Source, position: Position) -> bool:
+    """Whether nothing in `source` speaks against its being a copy, whole or under way.
 
-    -1 if something differs, so it is not a copy. 0 if there is nothing to compare. A copy, whole
-    or still being written, gives more; so does, while it is short, a file that begins alike.
+    So it is for a file that just begins alike, too, while it is shorter than every mark.
     """
-    common = position.head.common(source.read_at(0, HEAD_BYTES))
+    if position.head.common(source.read_at(0, HEAD_BYTES)) <= 0:
+        return False
+    mark = _last_mark_within(source.state().size, position)
+    return mark is None or _holds(source, mark)
+
+
+def proof(source: Source, position: Position) -> int:
+    """How many bytes show that `source` has what the position's file had; 0 if that is not so.
+
+    It has to hold a mark. If nothing was acknowledged yet, it has to begin with all that is
+    known of the file's beginning.
+    """
+    head = position.head
+    common = head.common(source.read_at(0, HEAD_BYTES))
     if common <= 0:
-        return common
-    size = source.state().size
-    for mark in reversed(position.marks):
-        if mark.offset <= size:
-            before = source.read_at(mark.start, mark.offset - mark.start)
-            return max(common, len(before)) if mark.holds(before) else -1
-    return common
+        return 0
+    if not position.marks:
+        return common if common == head.length else 0
+    mark = _last_mark_within(source.state().size, position)
+    if mark is None or not _holds(source, mark):
+        return 0
+    return max(common, mark.offset - mark.start)
+
+
+def _last_mark_within(size: int, position: Position) -> Mark | None:
+    return next((mark for mark in reversed(position.marks) if mark.offset <= size), None)
+
+
+def _holds(source: Source, mark: Mark) -> bool:
+    return mark.holds(source.read_at(mark.start, mark.offset - mark.start))
 
 
 def is_prefix_of(candidate: Source, original: Source) -> bool:
@@ -67,8 +87,8 @@ def find_again(position: Position, *, taken: Collection[FileKey]) -> str | None:
         if key.inode == position.inode and key not in taken:
             source = _open_quietly(path, is_compressed=position.is_compressed)
             if source is not None:
-                with contextlib.closing(source):
-                    if _is_same_file(source, position):
+                with contextlib.closing(source), contextlib.suppress(OSError):
+                    if is_same_file(source, position):
                         return path
     return None
 
@@ -89,7 +109,7 @@ def find_rest(position: Position, *, taken: Collection[FileKey]) -> Source | Non
             continue
         try:
             is_better = (
-                evidence(source, position) >= MIN_EVIDENCE_BYTES and source.state().size > best_size
+                proof(source, position) >= MIN_PROOF_BYTES and source.state().size > best_size
             )
         except OSError:
             is_better = False
@@ -121,13 +141,20 @@ def _beside(position: Position) -> Iterator[tuple[str, FileKey]]:
             yield path, key_of(found)
 
 
-def _is_same_file(source: Source, position: Position) -> bool:
-    if source.inode_generation is not None and position.inode_generation is not None:
-        return source.inode_generation == position.inode_generation
-    try:
-        return position.head.begins(source.read_at(0, position.head.length))
-    except OSError:
-        return False
+def is_same_file(source: Source, position: Position) -> bool:
+    """Whether `source` is the position's file and still has what was read of it."""
+    known, found = position.inode_generation, source.inode_generation
+    if known is not None and found is not None and known != found:
+        return False  # another file got the inode number
+    return is_intact(source, position)
+
+
+def is_intact(source: Source, position: Position) -> bool:
+    """Whether the file still holds what was acknowledged, or at least begins as it did."""
+    if position.mark is not None:
+        return _holds(source, position.mark)
+    head = position.head
+    return head.begins(source.read_at(0, head.length))
 
 
 def _open_quietly(path: str, *, is_compressed: bool) -> Source | None:

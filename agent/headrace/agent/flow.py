@@ -35,7 +35,9 @@ class Flow:
         self.config = config
         self.stream = config.stream
         self.globs = [Glob(pattern, base=base) for pattern in config.patterns]
-        self.exclusions = [Glob(pattern, base=base) for pattern in config.exclusions]
+        self.exclusions = [
+            Glob(pattern, base=base, name_suffices=True) for pattern in config.exclusions
+        ]
         self.packer = Packer(config)
         self.putter = putter(config.stream)
         self.dead_putter = putter(config.dead_letter) if config.dead_letter else None

@@ -54,6 +54,8 @@ class JsonFormat:
     def encode(self, line: bytes) -> bytes | None:
         try:
             self._check(line)
+            if not line.isascii():
+                line.decode()  # skipped values are not looked at for what is no UTF-8
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None
         return line.rstrip(b"\r")
@@ -93,7 +95,7 @@ _PLAIN_QUOTED = rb'"([^"]*)"'
 _ESCAPED_QUOTED = rb'"([^"\\]*(?:\\.[^"\\]*)*)"'
 # A user name may hold spaces, but only after the `-` of an absent ident: otherwise a line that
 # begins with one field more (the virtual host, say) would pass, each field one off.
-_COMMON = rb"(\S+) (\S+) (\S+|(?<= - )[^\[]+?) \[([^\]]+)\] %b (\d{3}|-) (\d{1,19}|-)"
+_COMMON = rb"(\S+) (\S+) (\S+|(?<= - )[^\[]+?) \[([^\[\]]+)\] %b (\d{3}|-) (\d{1,19}|-)"
 _REST = rb"(?: (.*))?\r?"
 
 

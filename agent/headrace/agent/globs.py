@@ -16,12 +16,15 @@ _MAGIC = re.compile(r"[*?\[]")
 
 
 class Glob:
-    """One absolute pattern, or (for `matches` only) a bare name pattern."""
+    """One pattern."""
 
-    def __init__(self, pattern: str, *, base: Path) -> None:
-        """`base` is the folder relative patterns start from; `~` is the user's home."""
+    def __init__(self, pattern: str, *, base: Path, name_suffices: bool = False) -> None:
+        """`base` is the folder relative patterns start from; `~` is the user's home.
+
+        With `name_suffices`, a pattern without a slash matches files of such a name anywhere.
+        """
         pattern = str(Path(pattern).expanduser())
-        self._is_name = "/" not in pattern
+        self._is_name = name_suffices and "/" not in pattern
         self.pattern = os.path.normpath(base.absolute() / pattern)
         segments = [part for part in self.pattern.split("/") if part not in ("", ".")]
         if segments[-1] == "**":

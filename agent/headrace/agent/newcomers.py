@@ -16,14 +16,13 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 
 from headrace.agent.config import AgentConfig
-from headrace.agent.copies import is_prefix_of
+from headrace.agent.copies import is_intact, is_prefix_of, proof
 from headrace.agent.discovery import Found, Listing
-from headrace.agent.identity import HEAD_BYTES, FileKey, Head, Mark, new_identity
+from headrace.agent.identity import HEAD_BYTES, Head, Mark, new_identity
 from headrace.agent.positions import Position, PositionStore
 from headrace.agent.registry import Registry
 from headrace.agent.rest import take_over
 from headrace.agent.source import Source, open_source
-from headrace.agent.tailer import is_intact
 from headrace.agent.tracked import LostTrack, Newcomer, TrackedFile
 from headrace.core.clock import Clock
 from headrace.core.troubles import Troubles
@@ -70,12 +69,6 @@ class Newcomers:
         for first in range(0, len(fresh), _SLICE_COUNT):
             await self._meet(fresh[first : first + _SLICE_COUNT])
             self._decide_all()
-
-    def dismiss(self, stream: str, key: FileKey) -> None:
-        """It has been found to be the rest of a tracked file."""
-        newcomer = self._registry.newcomers.pop((stream, key), None)
-        if newcomer is not None:
-            newcomer.source.close()
 
     async def _meet(self, fresh: list[Found]) -> None:
         """Open new files, as far as descriptors and rights allow; the others next time."""
@@ -131,9 +124,10 @@ class Newcomers:
             return True
         for original in self._registry.originals_of(source, flow.stream):
             if original.is_missing:
+                if not proof(source, original.position):
+                    continue
                 self._registry.remove(original)
                 take_over(original, source, registry=self._registry)
-                original.is_missing = False
                 self._store.put(original.position)
                 self._troubles.clear(f"missing:{original.position.identity}")
                 return True
@@ -156,7 +150,11 @@ class Newcomers:
             try:
                 self._registry.make_room()
                 original.open()
-            except (LostTrack, OSError):
+            except LostTrack:
+                if original.is_estranged:
+                    self._registry.release_key(original)
+                return True  # the next scan finds out where it is, or what it left
+            except OSError:
                 return True  # cannot be told now; the wait is bounded
         assert original.source is not None
         if not original.is_replaced and is_intact(original.source, original.position):

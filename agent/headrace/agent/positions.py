@@ -25,7 +25,8 @@ import msgspec
 from headrace.agent.identity import FileKey, Head, Mark
 from headrace.core.errors import StorageError, UnknownFormatVersion
 
-KEPT_MARKS = 8
+#: All of the newest marks are kept, of older ones fewer the older they are.
+NEWEST_MARKS = 4
 FORMAT_VERSION = 1
 
 
@@ -66,7 +67,7 @@ class Position(msgspec.Struct, kw_only=True):
         """Everything before `offset` is acknowledged."""
         self.offset = offset
         self.line_start = line_start
-        self.marks = (*self.marks[1 - KEPT_MARKS :], mark)
+        self.marks = _thin((*self.marks, mark))
         if self.cut <= offset:
             self.cut = 0
 
@@ -78,6 +79,21 @@ class Position(msgspec.Struct, kw_only=True):
         self.line_start = None
         self.head = Head()
         self.marks = ()
+
+
+def _thin(marks: tuple[Mark, ...]) -> tuple[Mark, ...]:
+    """Some of the marks: the newest, the first, and between them ever wider apart.
+
+    Whatever length a copy has, one of its marks is not far below; 16 are enough for a terabyte.
+    """
+    newest = marks[-1].offset
+    kept = list(marks[-NEWEST_MARKS:])
+    for mark in reversed(marks[1:-NEWEST_MARKS]):
+        if newest - mark.offset >= 4 * (newest - kept[0].offset):
+            kept.insert(0, mark)
+    if len(marks) > NEWEST_MARKS:
+        kept.insert(0, marks[0])
+    return tuple(kept)
 
 
 class Loss(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 from collections.abc import Iterator
 
-from headrace.agent.copies import evidence
+from headrace.agent.copies import may_be_copy, proof
 from headrace.agent.identity import HEAD_BYTES, FileKey, Head
 from headrace.agent.source import Source
 from headrace.agent.tracked import Newcomer, TrackedFile
@@ -77,22 +77,17 @@ class Registry:
                 del self._by_head[stream, step, value]
 
     def originals_of(self, source: Source, stream: str) -> list[TrackedFile]:
-        """Files that `source` may be a copy of, by what is remembered of them; best first."""
+        """Files that `source` may be a copy of, by what is remembered of them."""
         steps = Head.of(source.read_at(0, HEAD_BYTES)).steps[: _INDEX_STEP + 1]
-        if not steps:
-            return []
         top = len(steps) - 1
-        found: list[tuple[int, str]] = []
+        found: list[TrackedFile] = []
         for step, value in enumerate(steps):
             for identity, file in self._by_head.get((stream, step, value), {}).items():
                 # Of a file whose head is shorter than the source's, its longest step decides.
-                if step != top and len(self._indexed[identity]) - 1 != step:
-                    continue
-                common = evidence(source, file.position)
-                if common > 0:
-                    found.append((common, identity))
-        found.sort(reverse=True)
-        return [self.files[identity] for _, identity in found]
+                is_longest = step in (top, len(self._indexed[identity]) - 1)
+                if is_longest and may_be_copy(source, file.position):
+                    found.append(file)
+        return found
 
     def copy_of(self, file: TrackedFile) -> Newcomer | None:
         """The newcomer that has the content the file had before it was truncated, or None."""
@@ -102,12 +97,17 @@ class Registry:
             if newcomer.flow.stream != file.flow.stream:
                 continue
             try:
-                rank = (evidence(newcomer.source, file.position), newcomer.size)
+                rank = (proof(newcomer.source, file.position), newcomer.size)
             except OSError:
                 continue
             if rank[0] > 0 and rank > best_rank:
                 best, best_rank = newcomer, rank
         return best
+
+    def release_key(self, file: TrackedFile) -> None:
+        """Its device and inode are not the file's any more: who has them now is to be met."""
+        if self._by_key.get((file.flow.stream, file.key)) is file:
+            del self._by_key[file.flow.stream, file.key]
 
     @property
     def open_count(self) -> int:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from concurrent.futures import Executor
 
 import msgspec
 
+from headrace.agent.copies import find_rest
 from headrace.agent.identity import Mark
 from headrace.agent.positions import Loss, Position, PositionStore
 from headrace.agent.registry import Registry
@@ -13,6 +16,30 @@ from headrace.agent.source import Source
 from headrace.agent.tracked import TrackedFile
 
 log = logging.getLogger("headrace.agent")
+
+
+async def find_rest_of(file: TrackedFile, registry: Registry, pool: Executor) -> Source | None:
+    """The file that has the content `file` had: among those held open, else out of its folder.
+
+    It is nobody else's then: neither tracked nor a newcomer.
+    """
+    stream, position = file.flow.stream, file.position
+    newcomer = registry.copy_of(file)
+    if newcomer is not None:
+        del registry.newcomers[stream, newcomer.key]
+        return newcomer.source
+    taken = registry.keys(stream) | {file.key}
+    loop = asyncio.get_running_loop()
+    rest = await loop.run_in_executor(pool, lambda: find_rest(position, taken=taken))
+    if rest is None:
+        return None
+    if registry.get(stream, rest.key) is not None:  # tracked meanwhile
+        rest.close()
+        return None
+    met = registry.newcomers.pop((stream, rest.key), None)
+    if met is not None:
+        met.source.close()
+    return rest
 
 
 def take_over(file: TrackedFile, rest: Source, *, registry: Registry) -> None:
@@ -39,7 +66,7 @@ def take_over(file: TrackedFile, rest: Source, *, registry: Registry) -> None:
         position.marks = (Mark.at(state.size, rest.read_at(start, state.size - start)),)
     position.size = state.size
     file.size, file.mtime_ns, file.is_linked = state.size, state.mtime_ns, state.is_linked
-    file.is_replaced = False
+    file.is_replaced = file.is_estranged = file.is_missing = False
     file.checked = None
     file.attach(rest)
     registry.add(file)

@@ -15,14 +15,14 @@ from concurrent.futures import Executor
 from pathlib import Path
 
 from headrace.agent.config import AgentConfig
-from headrace.agent.copies import find_again, find_rest
+from headrace.agent.copies import find_again
 from headrace.agent.discovery import Listing, discover
 from headrace.agent.flow import Flow
 from headrace.agent.identity import key_of
 from headrace.agent.newcomers import Newcomers, describe_unreadable
 from headrace.agent.positions import Position, PositionStore
 from headrace.agent.registry import Registry
-from headrace.agent.rest import report_loss, take_over
+from headrace.agent.rest import find_rest_of, report_loss, take_over
 from headrace.agent.tracked import TrackedFile
 from headrace.core.clock import Clock
 from headrace.core.troubles import Troubles
@@ -108,7 +108,7 @@ class Scanner:
         now_ms = self._clock.monotonic_ms()
         position = file.position
         found = listing.files.get((file.flow.stream, file.key))
-        if found is not None:
+        if found is not None and not file.is_estranged:
             if position.path not in found.paths:
                 self._rename(position, found.paths[0])
             has_changed = file.observe(found.size, found.mtime_ns, now_ms)
@@ -136,6 +136,8 @@ class Scanner:
         None if nothing leads to it: no open descriptor, and not the path it had.
         """
         position = file.position
+        if file.is_estranged:
+            return None
         if file.in_turn and file.source is None:
             return False  # being opened just now
         if file.source is not None:
@@ -176,12 +178,10 @@ class Scanner:
             self._rename(position, path)
             self._found(file)
             return
-        taken.add(file.key)
-        rest = await loop.run_in_executor(self._pool, lambda: find_rest(position, taken=taken))
+        rest = await find_rest_of(file, self._registry, self._pool)
         if rest is None:
             self._give_up(file)
             return
-        self._newcomers.dismiss(stream, rest.key)
         self._registry.remove(file)
         take_over(file, rest, registry=self._registry)
         self._store.put(position)
@@ -194,20 +194,24 @@ class Scanner:
     def _give_up(self, file: TrackedFile) -> None:
         """Say what is lost with a file that nobody can find; keep its position for a while."""
         position = file.position
-        if self._clock.now_ms() - position.seen_ms > FORGET_MS:
-            self._registry.remove(file)
-            self._store.forget(position.identity)
-            return
         start = max(position.offset, position.lost_to)
         if position.size > start:
-            reason = "the file cannot be found any more"
+            reason = (
+                "truncated or deleted before they were read, and no copy has them"
+                if file.is_estranged
+                else "the file cannot be found any more"
+            )
             now_ms = self._clock.now_ms()
             report_loss(
                 self._store, position, start=start, end=position.size, reason=reason, now_ms=now_ms
             )
             position.lost_to = position.size
             self._store.put(position)
-        if position.size > position.offset:
+        if file.is_estranged or self._clock.now_ms() - position.seen_ms > FORGET_MS:
+            self._registry.remove(file)
+            self._store.forget(position.identity)
+            self._troubles.clear(missing_key(file))
+        elif position.size > position.offset:
             self._troubles.report(
                 missing_key(file),
                 f"{position.path} cannot be found: bytes {position.offset}..{position.size} of it"

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from headrace.agent.config import AgentConfig
-from headrace.agent.copies import find_rest
 from headrace.agent.counters import Counters
 from headrace.agent.flow import Putter
 from headrace.agent.identity import new_identity
@@ -29,8 +28,7 @@ from headrace.agent.newcomers import describe_unreadable
 from headrace.agent.packing import Batch, Records
 from headrace.agent.positions import PositionStore
 from headrace.agent.registry import Registry
-from headrace.agent.rest import report_loss, split_off, take_over
-from headrace.agent.source import Source
+from headrace.agent.rest import find_rest_of, report_loss, split_off, take_over
 from headrace.agent.tailer import ContentReplaced
 from headrace.agent.tracked import LostTrack, TrackedFile
 from headrace.core.clock import Clock
@@ -129,9 +127,6 @@ class Shipper:
             await self._start_over(file)
         if not await self._open(file):
             return
-        if file.is_replaced:  # only found out by opening it
-            await self._start_over(file)
-            return
         is_finished = file.is_over(self._clock.monotonic_ms(), self._config.rotation_wait)
         left_bytes = TURN_BYTES
         reading: _Reading | None = self._read(file, is_finished)
@@ -169,6 +164,8 @@ class Shipper:
         try:
             await loop.run_in_executor(self._pool, file.open)
         except LostTrack:  # the next scan finds out where it is
+            if file.is_estranged:
+                self._registry.release_key(file)
             file.blocked_until_ms = self._clock.monotonic_ms() + self._config.scan_interval
             return False
         except OSError as error:
@@ -265,7 +262,7 @@ class Shipper:
         from the beginning. What neither has is reported as lost."""
         async with self._restarting:
             old = file.position
-            rest = await self._find_rest(file)
+            rest = await find_rest_of(file, self._registry, self._pool)
             known_end, shipped_end = old.size, max(old.offset, old.lost_to)
             self._counters.truncations_seen += 1
             if rest is None:
@@ -292,8 +289,6 @@ class Shipper:
                 )
             if rest is None:
                 old.start_over()
-                if file.flow.matches(old.path):
-                    old.home = old.path
                 self._store.put(old)
             file.is_stored = False
             file.is_replaced = file.is_finished = False
@@ -304,26 +299,6 @@ class Shipper:
             await self.commit()
             if rest is not None:
                 self.wake(copied)
-
-    async def _find_rest(self, file: TrackedFile) -> Source | None:
-        """The source that has the content the file had: a newcomer, or out of its folder."""
-        registry, stream, position = self._registry, file.flow.stream, file.position
-        newcomer = registry.copy_of(file)
-        if newcomer is not None:
-            del registry.newcomers[stream, newcomer.key]
-            return newcomer.source
-        loop = asyncio.get_running_loop()
-        taken = registry.keys(stream)
-        rest = await loop.run_in_executor(self._pool, lambda: find_rest(position, taken=taken))
-        if rest is None:
-            return None
-        if registry.get(stream, rest.key) is not None:  # tracked meanwhile
-            rest.close()
-            return None
-        met = registry.newcomers.pop((stream, rest.key), None)
-        if met is not None:
-            met.source.close()
-        return rest
 
     def _block(self, file: TrackedFile, duration_ms: int, message: str) -> None:
         """Leave the file alone for a while."""

@@ -20,15 +20,6 @@ class ContentReplaced(Exception):
     """What was read before is not there any more: the file was truncated or written anew."""
 
 
-def is_intact(source: Source, position: Position) -> bool:
-    """Whether the file still holds what was acknowledged, or at least begins as it did."""
-    mark = position.mark
-    if mark is not None:
-        return mark.holds(source.read_at(mark.start, mark.offset - mark.start))
-    head = position.head
-    return head.begins(source.read_at(0, head.length))
-
-
 class Tailer:
     """Reads ahead of one position. `rewind` goes back to what is acknowledged."""
 

@@ -47,7 +47,7 @@ class RecordingSink:
     lost_answer_share: float = 0.0
     #: Raised by the next put instead of storing anything, until set to None.
     error: HeadraceError | None = None
-    #: Store this many more records, then raise Crash; None is never.
+    #: Take this many more records, then raise Crash before the answer; None is never.
     crash_after_count: int | None = None
     seed: int = 0
 
@@ -93,6 +93,8 @@ class RecordingSink:
                 sequence = sequences[index] if sequences is not None else 0
                 shard = self._store(entries[index], producer_id, epoch, sequence)
                 results[index] = PutResult(str(len(self.records)), f"shardId-{shard:012d}")
+            if self.crash_after_count == 0:
+                raise Crash
             if self._random.random() >= self.lost_answer_share:
                 left = refused
         return [results[index] for index in range(len(entries))]

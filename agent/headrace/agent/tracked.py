@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from headrace.agent.copies import is_intact, is_same_file
 from headrace.agent.flow import Flow
 from headrace.agent.identity import FileKey
 from headrace.agent.packing import Batch
 from headrace.agent.positions import Position
 from headrace.agent.source import Source, open_source
-from headrace.agent.tailer import Tailer, is_intact
+from headrace.agent.tailer import Tailer
 
 
 class LostTrack(Exception):
@@ -35,6 +36,7 @@ class TrackedFile:
     is_stored: bool = False  # the position's identity is durable
     is_linked: bool = True
     is_missing: bool = False  # no path leads to it, and it is not held open
+    is_estranged: bool = False  # its device and inode are another content's by now
     is_replaced: bool = False  # its content has been seen to be another
     is_finished: bool = False  # even an unfinished last line has been shipped
     in_turn: bool = False
@@ -105,10 +107,12 @@ class TrackedFile:
         if source.key != self.key:
             source.close()
             raise LostTrack
-        known, found = self.position.inode_generation, source.inode_generation
-        if known is not None and found is not None and known != found:
-            self.is_replaced = True  # a new file with the old one's inode number
-            self.position.inode_generation = found
+        if not is_same_file(source, self.position):
+            # Truncated, or deleted and its inode number given out again: while it was not held
+            # open nobody can tell. What is there now is met as a new file.
+            source.close()
+            self.is_estranged = True
+            raise LostTrack
         self.attach(source)
 
     def read(self, *, is_finished: bool) -> Batch | None:
