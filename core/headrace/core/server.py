@@ -25,10 +25,12 @@ import uvicorn
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.engine.embedded.engine import EmbeddedEngine
 from headrace.core.errors import ConfigError, HeadraceError
+from headrace.core.listener.protocol import FirstBytesProtocol
 from headrace.core.log.files import Files
 from headrace.core.log.stream_log import StreamLogOptions
 from headrace.core.service.capacity import Capacity
 from headrace.core.service.catalog import Catalog
+from headrace.core.service.consumers import ConsumerService
 from headrace.core.service.streams import StreamService
 from headrace.core.wire.app import App, KinesisApp
 from headrace.core.wire.auth import AccessKey, Authenticator
@@ -99,7 +101,7 @@ class Server:
         self._uvicorn = _Uvicorn(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=FirstBytesProtocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -129,10 +131,15 @@ class Server:
             options=self._config.log_options,
         )
         self._catalog = Catalog(self._engine, self._clock)
-        self._streams = StreamService(self._catalog, delay_ms=self._config.state_delay_ms)
+        self._streams = StreamService(
+            self._catalog,
+            delay_ms=self._config.state_delay_ms,
+            is_limited=self._config.limits == "aws",
+        )
         self._engine.sweep(s.uid for s in self._catalog.state.streams.streams.values())
         await self._catalog.open_all()
         await self._streams.resume()
+        await ConsumerService(self._catalog, self._streams.transitions).resume()
 
     def _management(self) -> App:
         from headrace.core.wire.management import management_app  # brings FastAPI: not at start

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import msgspec
 
+from headrace.core.control.accounts import AccountCommand, AccountsState, apply_account_command
+from headrace.core.control.consumers import ConsumerCommand, apply_consumer_command
 from headrace.core.control.leases import LeaseCommand, LeasesState, apply_lease_command
+from headrace.core.control.settings import SettingCommand, apply_setting_command
 from headrace.core.control.stream_state import StreamsState
 from headrace.core.control.streams import StreamCommand, apply_stream_command
 
-Command = StreamCommand | LeaseCommand
+Command = StreamCommand | SettingCommand | ConsumerCommand | AccountCommand | LeaseCommand
 
 
 class ControlState(msgspec.Struct):
@@ -20,10 +23,18 @@ class ControlState(msgspec.Struct):
 
     streams: StreamsState = msgspec.field(default_factory=StreamsState)
     leases: LeasesState = msgspec.field(default_factory=LeasesState)
+    accounts: AccountsState = msgspec.field(default_factory=AccountsState)
 
 
 def apply(state: ControlState, command: Command) -> object:
     """Apply a command; returns what its own module says. Raises ServiceError when refused."""
     if isinstance(command, StreamCommand):
         return apply_stream_command(state.streams, command)
+    if isinstance(command, SettingCommand):
+        return apply_setting_command(state.streams, command)
+    if isinstance(command, ConsumerCommand):
+        return apply_consumer_command(state.streams, command)
+    if isinstance(command, AccountCommand):
+        apply_account_command(state.accounts, command)
+        return None
     return apply_lease_command(state.leases, command)

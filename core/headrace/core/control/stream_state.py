@@ -70,6 +70,15 @@ class PendingUpdate(msgspec.Struct, kw_only=True, frozen=True):
     key_id: str | None = None
     warm_mibps: int | None = None
 
+    @property
+    def kind(self) -> str:
+        """Which of the settings that may not change often this is about; empty for none."""
+        if self.mode is not None:
+            return "mode"
+        if self.encryption is not None:
+            return "encryption"
+        return "shard_count" if self.warm_mibps is None else ""
+
 
 class StreamState(msgspec.Struct):
     """One stream.
@@ -77,7 +86,8 @@ class StreamState(msgspec.Struct):
     `horizon_ms`: nothing older is ever served again, whatever the retention. `consumers` are by
     name. `key_id` names the key of an encrypted stream, None of one that is not. `metrics` are
     the shard-level ones that were enabled. `warm_mibps` is None where warm throughput was never
-    asked for.
+    asked for. `changes_ms` says when the shard count, mode and encryption were changed in the last
+    24 hours, for the limits on that.
     """
 
     uid: str
@@ -100,6 +110,7 @@ class StreamState(msgspec.Struct):
     distribution: str = "USER_PARTITION_KEY"
     warm_mibps: int | None = None
     pending: PendingUpdate | None = None
+    changes_ms: dict[str, list[int]] = {}
 
     @property
     def encryption(self) -> str:

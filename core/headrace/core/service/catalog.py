@@ -30,6 +30,15 @@ from headrace.core.service.caller import Caller
 log = logging.getLogger("headrace.core")
 
 
+def check_creation(stream: StreamState, created_ms: int | None) -> None:
+    """Raises ResourceNotFound when a StreamCreationTimestamp is another stream's of that name.
+
+    Compared by the second: that is what SDKs send back of a timestamp.
+    """
+    if created_ms is not None and created_ms // 1000 != stream.created_ms // 1000:
+        raise not_found(stream.account, stream.name)
+
+
 class Routing:
     """Which open shard a hash key belongs to. Made anew with every change of the shards."""
 

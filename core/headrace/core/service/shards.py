@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any, NotRequired, TypedDict
 
 import msgspec
@@ -14,13 +13,13 @@ from headrace.core.errors import (
     ExpiredNextToken,
     InvalidArgument,
     ResourceNotFound,
-    StorageFull,
 )
 from headrace.core.limits import LIST_TOKEN_LIFETIME_MS
 from headrace.core.model.hashing import HashKeyRange
 from headrace.core.model.shards import shard_number
 from headrace.core.service.caller import Caller
-from headrace.core.service.catalog import Catalog
+from headrace.core.service.catalog import Catalog, check_creation
+from headrace.core.service.resharding import reshard
 from headrace.core.service.streams import describe_shard, shards_after, visible_shards
 
 _LIST_LIMIT = 1000  # ListShards documentation: MaxResults unless given
@@ -47,6 +46,7 @@ class ShardService:
     async def list_shards(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
         token, name = request.get("NextToken"), request.get("StreamName")
         arn = request.get("StreamARN")
+        created_ms = request.get("StreamCreationTimestamp")
         start = request.get("ExclusiveStartShardId")
         shard_filter = request.get("ShardFilter")
         if token is None and name is None and arn is None:
@@ -54,8 +54,13 @@ class ShardService:
         if token is not None:
             if name is not None or arn is not None:
                 raise InvalidArgument("NextToken and StreamName cannot be provided together.")
+            if created_ms is not None:
+                raise InvalidArgument(
+                    "NextToken and StreamCreationTimestamp cannot be provided together."
+                )
             name, start, shard_filter = self._read_token(token)
         stream = self._catalog.find(caller, name, arn)
+        check_creation(stream, created_ms)
         shards = shards_after(self._filtered(stream, shard_filter), start)
         limit = request.get("MaxResults", _LIST_LIMIT)
         page = shards[:limit]
@@ -126,7 +131,9 @@ class ShardService:
             at=request["NewStartingHashKey"],
             at_ms=self._clock.now_ms(),
         )
-        await self._reshard(stream, {number}, command)
+        await reshard(
+            self._catalog, stream, lambda: {number}, lambda: _halves(stream, command), command
+        )
         return {}
 
     async def merge_shards(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
@@ -144,36 +151,9 @@ class ShardService:
             adjacent=adjacent,
             at_ms=self._clock.now_ms(),
         )
-        await self._reshard(stream, {shard, adjacent}, command)
+        # a merged shard needs no range of its own: its parents' are there
+        await reshard(self._catalog, stream, lambda: {shard, adjacent}, list, command)
         return {}
-
-    async def _reshard(
-        self,
-        stream: StreamState,
-        parents: set[int],
-        command: SplitShard | MergeShards,
-    ) -> None:
-        """Close the parents and open their children, with puts and reads going on.
-
-        1. The producers' memory is cut at the children's ranges, before any child takes a put.
-        2. The parents are marked as closing: their end is not shown to readers yet.
-        3. The command closes them; from here on nothing is appended to them.
-        4. What was appended before is made durable; then their end is the end.
-        """
-        opened = self._catalog.opened(stream)
-        # one at a time: of two that close the same shard, the refused one would show its end
-        # while the other still waits for its last records
-        async with opened.resharding:
-            # a merged shard needs none: its parents' ranges are there
-            ranges = _halves(stream, command) if isinstance(command, SplitShard) else []
-            await opened.log.seal(ranges)
-            opened.closing |= parents
-            try:
-                await self._catalog.engine.control.submit(command)
-                with contextlib.suppress(StorageFull):  # then nothing is on its way any more
-                    await opened.log.seal([])
-            finally:
-                opened.closing -= parents
 
     @staticmethod
     def _number(stream: StreamState, text: str) -> int:

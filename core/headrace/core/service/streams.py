@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
+import contextlib
 import secrets
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from headrace.core.control.stream_state import ShardState, StreamState, not_active
@@ -16,7 +14,7 @@ from headrace.core.control.streams import (
     StartDeletion,
     shard_quota_exceeded,
 )
-from headrace.core.errors import HeadraceError, InvalidArgument
+from headrace.core.errors import HeadraceError, InternalFailure, InvalidArgument, ResourceInUse
 from headrace.core.limits import (
     DEFAULT_SHARD_QUOTA,
     MAX_RETENTION_HOURS,
@@ -26,8 +24,10 @@ from headrace.core.limits import (
 from headrace.core.model.shards import shard_id, shard_number
 from headrace.core.service.caller import Caller
 from headrace.core.service.catalog import Catalog
-
-log = logging.getLogger("headrace.core")
+from headrace.core.service.modes import check_distribution, check_warm_throughput
+from headrace.core.service.tags import check_tags
+from headrace.core.service.transitions import Transitions
+from headrace.core.service.updates import Updates
 
 _DESCRIBE_LIMIT = 100  # model, DescribeStreamInput.Limit: default 100
 _LIST_LIMIT = 100
@@ -36,27 +36,39 @@ _LIST_LIMIT = 100
 class StreamService:
     """The life of streams.
 
-    `delay_ms` is how long CREATING and DELETING last, for those who test their waiting; 0 means
-    that a stream is ACTIVE (gone) when the call returns.
+    `delay_ms` is how long CREATING, UPDATING and DELETING last, for those who test their waiting;
+    0 means that a stream is ACTIVE (gone) when the call returns. `is_limited`: settings change no
+    more often than AWS allows.
     """
 
     def __init__(
-        self, catalog: Catalog, *, delay_ms: int = 0, shard_quota: int = DEFAULT_SHARD_QUOTA
+        self,
+        catalog: Catalog,
+        *,
+        delay_ms: int = 0,
+        shard_quota: int = DEFAULT_SHARD_QUOTA,
+        is_limited: bool = False,
     ) -> None:
         self._catalog = catalog
         self._clock = catalog.clock
-        self._delay_ms = delay_ms
         self._shard_quota = shard_quota
-        self._background: set[asyncio.Task[None]] = set()
+        self.transitions = Transitions(catalog.clock, delay_ms)
+        self.updates = Updates(catalog, self.transitions, is_limited=is_limited)
         self._leaving: set[str] = set()  # uids of streams whose removal is under way
 
     async def create_stream(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
         mode = request.get("StreamModeDetails", {}).get("StreamMode", "PROVISIONED")
         count = request.get("ShardCount")
+        warm_mibps = request.get("WarmThroughputMiBps")
+        distribution = request.get("RecordDistributionStrategy", "USER_PARTITION_KEY")
+        check_distribution(mode, distribution)
+        check_tags(request.get("Tags", {}), caller.account, request["StreamName"])
+        if warm_mibps is not None:
+            check_warm_throughput(self._catalog, caller, mode, warm_mibps)
         if mode == "ON_DEMAND":
             if count is not None:
                 raise InvalidArgument("ShardCount must not be set for a stream in ON_DEMAND mode.")
-            count = ON_DEMAND_SHARDS
+            count = max(ON_DEMAND_SHARDS, warm_mibps or 0)
         elif count is None:
             raise InvalidArgument("ShardCount must be set for a stream in PROVISIONED mode.")
         if count > self._shard_quota:  # before any range is computed for a billion shards
@@ -76,6 +88,8 @@ class StreamService:
                 max_record_kib=request.get("MaxRecordSizeInKiB", 1024),
                 tags=request.get("Tags", {}),
                 shard_quota=self._shard_quota,
+                distribution=distribution,
+                warm_mibps=warm_mibps,
             )
         )
         try:
@@ -83,13 +97,16 @@ class StreamService:
         except (HeadraceError, OSError):
             await self._catalog.remove(stream)  # a stream without a log would be in everyone's way
             raise
-        await self._after_delay(lambda: self._activate(stream))
+        await self.transitions.after_delay(lambda: self._activate(stream))
         return {}
 
     async def resume(self) -> None:
         """At start: what a crash left CREATING or UPDATING becomes ACTIVE."""
         for stream in list(self._catalog.state.streams.streams.values()):
-            if stream.status in ("CREATING", "UPDATING"):
+            if stream.pending is not None:
+                with contextlib.suppress(InternalFailure):  # a log that is damaged: not served
+                    await self.updates.finish(stream)
+            elif stream.status in ("CREATING", "UPDATING"):
                 await self._activate(stream)
 
     async def _activate(self, stream: StreamState) -> None:
@@ -103,6 +120,11 @@ class StreamService:
         stream = self._catalog.find(caller, request.get("StreamName"), request.get("StreamARN"))
         if stream.status == "CREATING":  # its log is just being made
             raise not_active(stream)
+        if stream.consumers and not request.get("EnforceConsumerDeletion"):
+            raise ResourceInUse(
+                f"Stream {stream.name} under account {stream.account} has registered consumers. "
+                "Deregister them first, or set EnforceConsumerDeletion."
+            )
         if stream.uid not in self._leaving:
             self._leaving.add(stream.uid)
             try:
@@ -114,7 +136,7 @@ class StreamService:
                         uid=stream.uid,
                     )
                 )
-                await self._after_delay(lambda: self._remove(stream))
+                await self.transitions.after_delay(lambda: self._remove(stream))
             except BaseException:
                 self._leaving.discard(stream.uid)  # so that asking again tries again
                 raise
@@ -126,27 +148,9 @@ class StreamService:
         finally:
             self._leaving.discard(stream.uid)
 
-    async def _after_delay(self, step: Callable[[], Awaitable[None]]) -> None:
-        if not self._delay_ms:
-            await step()
-            return
-
-        async def later() -> None:
-            await self._clock.sleep_ms(self._delay_ms)
-            try:
-                await step()
-            except (HeadraceError, OSError) as error:
-                log.error("a stream could not change its state: %s", error)
-
-        task = asyncio.create_task(later())
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-
     async def close(self) -> None:
         """Give up waiting for state changes; `resume` takes them up at the next start."""
-        for task in self._background:
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await self.transitions.close()
 
     # -- describing ----------------------------------------------------------------------------
 
@@ -159,7 +163,6 @@ class StreamService:
                 **self._common(stream),
                 "Shards": [describe_shard(shard) for shard in shards[:limit]],
                 "HasMoreShards": len(shards) > limit,
-                "EncryptionType": "NONE",
             }
         }
 
@@ -170,10 +173,10 @@ class StreamService:
         return {
             "StreamDescriptionSummary": {
                 **self._common(stream),
-                "EncryptionType": "NONE",
                 "OpenShardCount": sum(shard.is_open for shard in visible_shards(stream)),
-                "ConsumerCount": 0,
+                "ConsumerCount": len(stream.consumers),
                 "MaxRecordSizeInKiB": stream.max_record_kib,
+                **_on_demand_settings(stream),
             }
         }
 
@@ -186,7 +189,9 @@ class StreamService:
             "StreamModeDetails": {"StreamMode": stream.mode},
             "RetentionPeriodHours": stream.retention_hours,
             "StreamCreationTimestamp": stream.created_ms,
-            "EnhancedMonitoring": [{"ShardLevelMetrics": []}],
+            "EnhancedMonitoring": [{"ShardLevelMetrics": stream.metrics}],
+            "EncryptionType": stream.encryption,
+            "KeyId": stream.key_id,
         }
 
     async def list_streams(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
@@ -272,6 +277,21 @@ class StreamService:
             )
         )
         return {}
+
+
+def _on_demand_settings(stream: StreamState) -> dict[str, Any]:
+    """What only streams in ON_DEMAND mode show; warm throughput, once it was asked for."""
+    if stream.mode != "ON_DEMAND":
+        return {}
+    settings: dict[str, Any] = {"RecordDistributionStrategy": stream.distribution}
+    pending = None if stream.pending is None else stream.pending.warm_mibps
+    if stream.warm_mibps is not None or pending is not None:
+        current = stream.warm_mibps or 0
+        settings["WarmThroughput"] = {
+            "TargetMiBps": current if pending is None else pending,
+            "CurrentMiBps": current,
+        }
+    return settings
 
 
 def visible_shards(stream: StreamState) -> list[ShardState]:

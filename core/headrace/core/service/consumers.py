@@ -1,0 +1,164 @@
+"""RegisterStreamConsumer, DeregisterStreamConsumer, DescribeStreamConsumer, ListStreamConsumers."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import msgspec
+import pybase64
+
+from headrace.core.control.consumers import (
+    ActivateConsumer,
+    RegisterConsumer,
+    RemoveConsumer,
+    StartConsumerRemoval,
+)
+from headrace.core.control.stream_state import ConsumerState, StreamState
+from headrace.core.errors import ExpiredNextToken, InvalidArgument, ResourceNotFound
+from headrace.core.limits import (
+    LIST_TOKEN_LIFETIME_MS,
+    MAX_COMMITTED_CONSUMERS,
+    MAX_CONSUMERS,
+)
+from headrace.core.service.account import has_commitment
+from headrace.core.service.addressing import address, consumer_not_active, find_consumer
+from headrace.core.service.caller import Caller
+from headrace.core.service.catalog import Catalog, check_creation
+from headrace.core.service.tags import check_tags
+from headrace.core.service.transitions import Transitions
+
+_LIST_LIMIT = 100  # ListStreamConsumers documentation: MaxResults unless given
+
+_decode_token = msgspec.json.Decoder(tuple[str, str, int]).decode
+
+
+class ConsumerService:
+    """Consumers with throughput of their own; what they subscribe to is in `subscriptions`."""
+
+    def __init__(self, catalog: Catalog, transitions: Transitions) -> None:
+        self._catalog = catalog
+        self._clock = catalog.clock
+        self._transitions = transitions
+
+    async def register_stream_consumer(
+        self, caller: Caller, request: dict[str, Any]
+    ) -> dict[str, Any]:
+        stream = self._catalog.find_active(caller, None, request["StreamARN"])
+        tags = request.get("Tags", {})
+        check_tags(tags, stream.account, stream.name)
+        has_advantage = stream.mode == "ON_DEMAND" and has_commitment(self._catalog, caller)
+        consumer: ConsumerState = await self._catalog.engine.control.submit(
+            RegisterConsumer(
+                **address(stream),
+                consumer=request["ConsumerName"],
+                at_ms=self._clock.now_ms(),
+                quota=MAX_COMMITTED_CONSUMERS if has_advantage else MAX_CONSUMERS,
+                tags=tags,
+            )
+        )
+        answer = {"Consumer": _describe(stream, consumer)}  # CREATING, also when it no longer is
+        await self._transitions.after_delay(lambda: self._activate(stream, consumer))
+        return answer
+
+    async def deregister_stream_consumer(
+        self, caller: Caller, request: dict[str, Any]
+    ) -> dict[str, Any]:
+        stream, consumer = self._find(caller, request)
+        if consumer.status == "CREATING":
+            raise consumer_not_active(stream, consumer)
+        if consumer.status != "DELETING":
+            await self._catalog.engine.control.submit(
+                StartConsumerRemoval(
+                    **address(stream), consumer=consumer.name, created_ms=consumer.created_ms
+                )
+            )
+            await self._transitions.after_delay(lambda: self._remove(stream, consumer))
+        return {}
+
+    async def describe_stream_consumer(
+        self, caller: Caller, request: dict[str, Any]
+    ) -> dict[str, Any]:
+        stream, consumer = self._find(caller, request)
+        return {
+            "ConsumerDescription": {**_describe(stream, consumer), "StreamARN": stream.arn},
+        }
+
+    def _find(self, caller: Caller, request: dict[str, Any]) -> tuple[StreamState, ConsumerState]:
+        return find_consumer(
+            self._catalog,
+            caller,
+            request.get("StreamARN"),
+            request.get("ConsumerName"),
+            request.get("ConsumerARN"),
+        )
+
+    async def list_stream_consumers(
+        self, caller: Caller, request: dict[str, Any]
+    ) -> dict[str, Any]:
+        stream = self._catalog.find(caller, None, request["StreamARN"])
+        token, created_ms = request.get("NextToken"), request.get("StreamCreationTimestamp")
+        if token is not None and created_ms is not None:
+            raise InvalidArgument(
+                "NextToken and StreamCreationTimestamp cannot be provided together."
+            )
+        check_creation(stream, created_ms)
+        after = "" if token is None else self._read_token(token, stream)
+        names = sorted(name for name in stream.consumers if name > after)
+        page = names[: request.get("MaxResults", _LIST_LIMIT)]
+        answer: dict[str, Any] = {
+            "Consumers": [_describe(stream, stream.consumers[name]) for name in page]
+        }
+        if len(names) > len(page):
+            body = msgspec.json.encode((stream.uid, page[-1], self._clock.now_ms()))
+            answer["NextToken"] = pybase64.b64encode_as_string(body)
+        return answer
+
+    def _read_token(self, token: str, stream: StreamState) -> str:
+        try:
+            uid, after, issued_ms = _decode_token(pybase64.b64decode(token, validate=True))
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            raise InvalidArgument("Invalid NextToken.") from None
+        if uid != stream.uid:
+            raise InvalidArgument("Invalid NextToken. It was issued for another stream.")
+        age_ms = self._clock.now_ms() - issued_ms
+        if age_ms > LIST_TOKEN_LIFETIME_MS:
+            raise ExpiredNextToken(
+                f"NextToken expired. It was issued {age_ms} milliseconds ago, more than the "
+                f"tolerated {LIST_TOKEN_LIFETIME_MS}."
+            )
+        return after
+
+    async def resume(self) -> None:
+        """At start: finish what a crash left CREATING or DELETING."""
+        for stream in list(self._catalog.state.streams.streams.values()):
+            for consumer in list(stream.consumers.values()):
+                if consumer.status == "CREATING":
+                    await self._activate(stream, consumer)
+                elif consumer.status == "DELETING":
+                    await self._remove(stream, consumer)
+
+    async def _activate(self, stream: StreamState, consumer: ConsumerState) -> None:
+        with contextlib.suppress(ResourceNotFound):  # gone meanwhile, and its stream with it
+            await self._catalog.engine.control.submit(
+                ActivateConsumer(
+                    **address(stream), consumer=consumer.name, created_ms=consumer.created_ms
+                )
+            )
+
+    async def _remove(self, stream: StreamState, consumer: ConsumerState) -> None:
+        with contextlib.suppress(ResourceNotFound):
+            await self._catalog.engine.control.submit(
+                RemoveConsumer(
+                    **address(stream), consumer=consumer.name, created_ms=consumer.created_ms
+                )
+            )
+
+
+def _describe(stream: StreamState, consumer: ConsumerState) -> dict[str, Any]:
+    return {
+        "ConsumerName": consumer.name,
+        "ConsumerARN": stream.consumer_arn(consumer),
+        "ConsumerStatus": consumer.status,
+        "ConsumerCreationTimestamp": consumer.created_ms,
+    }
