@@ -1,0 +1,380 @@
+"""One HTTP/2 connection: frames in, an ASGI request per stream, frames out.
+
+The state machine is the h2 library's. Owns: flow control both ways, fairness between the streams
+of a connection, its orderly end, and the bounds on what a peer may make the server do. Nothing is
+read ahead of the application: a window is given back when the application took the bytes. Nothing
+is written ahead of the peer: a stream keeps what the windows and the socket do not take, and its
+application waits (`Http2Stream.send`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from typing import Any
+from urllib.parse import unquote
+
+from h2.config import H2Configuration
+from h2.connection import (
+    ConnectionInputs,
+    ConnectionState,
+    H2Connection,
+    H2ConnectionStateMachine,
+)
+from h2.errors import ErrorCodes
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    Event,
+    RemoteSettingsChanged,
+    RequestReceived,
+    StreamEnded,
+    StreamReset,
+    WindowUpdated,
+)
+from h2.exceptions import H2Error, ProtocolError, StreamClosedError
+from h2.settings import SettingCodes, Settings
+from uvicorn.config import Config
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
+from uvicorn.server import ServerState
+
+from headrace.core.limits import KIB, MIB
+from headrace.core.listener.http2_stream import Headers, Http2Stream
+
+# KCL keeps one stream open for each shard it subscribes to, all over one connection.
+MAX_STREAMS = 1_000
+STREAM_WINDOW_BYTES = 1 * MIB
+CONNECTION_WINDOW_BYTES = 16 * MIB
+MAX_FRAME_BYTES = 256 * KIB  # each frame costs the same: let large bodies come in few
+MAX_HEADERS_BYTES = 64 * KIB
+# Streams a peer opened and reset still cost their work: this many more than it may have open.
+MAX_ABANDONED = 1_000
+WRITE_AHEAD_BYTES = 512 * KIB
+
+_log = logging.getLogger("headrace.core")
+
+
+class _State(H2ConnectionStateMachine):
+    """For h2 a GOAWAY, sent or received, ends the connection; for HTTP/2 only new streams end.
+
+    Node's client, the JavaScript SDK's, sends one while it waits for the answer.
+    """
+
+    def process_input(self, input_: ConnectionInputs) -> list[Event]:
+        events: list[Event] = super().process_input(input_)
+        if input_ in (ConnectionInputs.SEND_GOAWAY, ConnectionInputs.RECV_GOAWAY):
+            self.state = ConnectionState.SERVER_OPEN
+        return events
+
+
+class _Connection(H2Connection):
+    MAX_CLOSED_STREAMS = 4_096  # remembered by number, for late frames; h2 would keep 65,536
+
+    def __init__(self, config: H2Configuration) -> None:
+        super().__init__(config)
+        self.state_machine = _State()
+
+    def clear_outbound_data_buffer(self) -> None:
+        """h2 forgets what it had to say when a GOAWAY comes; the peer still waits for it."""
+
+
+class Http2Protocol(asyncio.Protocol):
+    """A connection whose first bytes were the HTTP/2 preface."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._app: Any = config.loaded_app
+        self._asgi_version = config.asgi_version
+        self._app_state = app_state
+        self._state = server_state
+        self._loop = loop
+        self._patience_s = config.timeout_keep_alive
+        self._conn = _Connection(
+            H2Configuration(
+                client_side=False,
+                header_encoding=None,
+                # the headers are ours, and in lower case
+                validate_outbound_headers=False,
+                normalize_outbound_headers=False,
+            )
+        )
+        self._streams: dict[int, Http2Stream] = {}
+        self._running_count = 0
+        self._waiting: deque[Http2Stream] = deque()  # with something to send, in turn
+        self._transport: Any = None
+        self._is_write_paused = False
+        self._is_ending = False
+        self._watch: asyncio.TimerHandle | None = None
+        self._moved_count = 0  # reads, and writes of answers: what a dead peer has none of
+        self._moved_before = 0
+
+    # the transport's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        transport.set_write_buffer_limits(high=WRITE_AHEAD_BYTES)  # type: ignore[attr-defined]
+        self._connections.add(self)
+        self._server = get_local_addr(self._transport)
+        self._client = get_remote_addr(self._transport)
+        self._scheme = "https" if is_ssl(self._transport) else "http"
+        self._conn.local_settings = Settings(
+            client=False,
+            initial_values={
+                SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
+                SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES,
+                SettingCodes.MAX_FRAME_SIZE: MAX_FRAME_BYTES,
+                SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEADERS_BYTES,
+            },
+        )
+        self._conn.max_inbound_frame_size = MAX_FRAME_BYTES
+        self._conn.decoder.max_header_list_size = MAX_HEADERS_BYTES
+        self._conn.initiate_connection()
+        self._conn.increment_flow_control_window(CONNECTION_WINDOW_BYTES - 65_535)
+        self._flush()
+        self._watch = self._loop.call_later(self._patience_s, self._look_for_life)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connections.discard(self)
+        if self._watch is not None:
+            self._watch.cancel()
+        for stream in list(self._streams.values()):
+            stream.disconnect()
+        self._streams.clear()
+        self._waiting.clear()
+
+    def pause_writing(self) -> None:
+        """A peer that does not read what it asked for is not read from either."""
+        self._is_write_paused = True
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._is_write_paused = False
+        self._transport.resume_reading()
+        self.pump()
+
+    def data_received(self, data: bytes) -> None:
+        self._moved_count += 1
+        try:
+            for event in self._conn.receive_data(data):
+                self._handle(event)
+        except ProtocolError as error:
+            _log.info("closing an HTTP/2 connection from %s: %s", self._client, error)
+            self._flush()  # h2 has put the GOAWAY there that says why
+            self._transport.close()
+            return
+        self.pump()
+
+    def shutdown(self) -> None:
+        """Answer what is under way, take no more, then close. uvicorn calls this when it ends."""
+        if self._is_ending or self._transport.is_closing():
+            return
+        self._is_ending = True
+        self._conn.close_connection()
+        self._flush()
+        self._close_if_done()
+
+    # events
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, RequestReceived):
+            self._open(event.stream_id or 0, event.headers or [])
+        elif isinstance(event, DataReceived):
+            size = event.flow_controlled_length or 0
+            stream = self._streams.get(event.stream_id or 0)
+            if stream is None or not stream.take(event.data or b"", size):
+                self._conn.acknowledge_received_data(size, event.stream_id or 0)
+        elif isinstance(event, StreamEnded):
+            stream = self._streams.get(event.stream_id or 0)
+            if stream is not None:
+                stream.end()
+        elif isinstance(event, StreamReset):
+            stream = self._streams.pop(event.stream_id or 0, None)
+            if stream is not None:
+                stream.disconnect()
+                self._close_if_done()
+        elif isinstance(event, WindowUpdated):
+            stream = self._streams.get(event.stream_id or 0)
+            if stream is not None:
+                self._queue(stream)
+        elif isinstance(event, RemoteSettingsChanged):  # may have changed every stream's window
+            for stream in self._streams.values():
+                self._queue(stream)
+        elif isinstance(event, ConnectionTerminated):
+            # the peer opens no more, and waits for the answers to what it has asked
+            self._is_ending = True
+            self._close_if_done()
+
+    def _open(self, stream_id: int, headers: Headers) -> None:
+        if self._is_ending:
+            self._reset(stream_id, ErrorCodes.REFUSED_STREAM)  # "not begun: safe to send again"
+            return
+        if self._running_count >= MAX_STREAMS + MAX_ABANDONED:
+            _log.warning("closing an HTTP/2 connection from %s: too many resets", self._client)
+            self._conn.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
+            self._flush()
+            self._transport.close()
+            return
+        scope = self._scope(headers)
+        if scope is None:
+            self._reset(stream_id, ErrorCodes.PROTOCOL_ERROR)
+            return
+        stream = Http2Stream(stream_id, scope, self)
+        self._streams[stream_id] = stream
+        self._running_count += 1
+        task = self._loop.create_task(stream.run(self._app))
+        self._state.tasks.add(task)
+        task.add_done_callback(self._ran)
+
+    def _ran(self, task: asyncio.Task[None]) -> None:
+        self._state.tasks.discard(task)
+        self._running_count -= 1
+
+    def _scope(self, headers: Headers) -> dict[str, Any] | None:
+        """The ASGI scope of a request; None when it is none (CONNECT)."""
+        pseudo: dict[bytes, bytes] = {}
+        plain: list[tuple[bytes, bytes]] = []
+        has_host = False
+        for name, value in headers:
+            if name.startswith(b":"):
+                pseudo[name] = value
+            else:
+                has_host = has_host or name == b"host"
+                plain.append((name, value))
+        path = pseudo.get(b":path")
+        if path is None:
+            return None
+        if not has_host and b":authority" in pseudo:
+            plain.append((b"host", pseudo[b":authority"]))  # what signatures call it
+        raw_path, _, query = path.partition(b"?")
+        text = raw_path.decode("latin-1")
+        return {
+            "type": "http",
+            "asgi": {"version": self._asgi_version, "spec_version": "2.3"},
+            "http_version": "2",
+            "server": self._server,
+            "client": self._client,
+            "scheme": self._scheme,
+            "method": pseudo.get(b":method", b"").decode("latin-1"),
+            "root_path": "",
+            "path": unquote(text) if "%" in text else text,
+            "raw_path": raw_path,
+            "query_string": query,
+            "headers": plain,
+            "state": self._app_state.copy(),
+        }
+
+    # the streams' side
+
+    def acknowledge(self, stream_id: int, size: int) -> None:
+        """The application took `size` bytes: the peer may send as many again."""
+        if size and not self._transport.is_closing():
+            with contextlib.suppress(H2Error):
+                self._conn.acknowledge_received_data(size, stream_id)
+            self._flush()
+
+    def send_headers(self, stream_id: int, headers: Headers) -> None:
+        """Status and headers of an answer; nothing when the stream is gone."""
+        headers = [headers[0], *self._state.default_headers, *headers[1:]]
+        with contextlib.suppress(StreamClosedError, ProtocolError):
+            self._conn.send_headers(stream_id, headers)
+        self._loop.call_soon(self._flush)  # the body goes with them if it is there at once
+
+    def wants_to_send(self, stream: Http2Stream) -> None:
+        """The stream has output: it goes as far as windows and socket take it."""
+        if stream.has_bytes:
+            self._queue(stream)
+            self.pump()
+        elif self._streams.get(stream.stream_id) is stream:
+            self._send_frame(stream)  # an end without bytes waits for no window
+            self._flush()
+
+    def reset(self, stream: Http2Stream) -> None:
+        """End a stream whose answer cannot be completed."""
+        if self._streams.pop(stream.stream_id, None) is not None:
+            self._reset(stream.stream_id, ErrorCodes.INTERNAL_ERROR)
+            self._flush()
+            self._close_if_done()
+
+    def pump(self) -> None:
+        """Send what can be sent: a frame of each waiting stream in turn, and what h2 has itself."""
+        while (
+            self._waiting
+            and not self._is_write_paused
+            and self._conn.outbound_flow_control_window > 0
+            and not self._transport.is_closing()
+        ):
+            stream = self._waiting.popleft()
+            stream.is_queued = False
+            if self._streams.get(stream.stream_id) is stream and self._send_frame(stream):
+                self._queue(stream)
+            self._flush()
+        self._flush()
+
+    def _queue(self, stream: Http2Stream) -> None:
+        if stream.has_output and not stream.is_queued:
+            stream.is_queued = True
+            self._waiting.append(stream)
+
+    def _send_frame(self, stream: Http2Stream) -> bool:
+        """One frame of a stream's output. Whether it has more that could go now."""
+        try:
+            window = self._conn.local_flow_control_window(stream.stream_id)
+            size = min(window, self._conn.max_outbound_frame_size, MAX_FRAME_BYTES)
+            if size <= 0 and stream.has_bytes:
+                return False  # its window update brings it back
+            data, is_last = stream.next_output(size)
+            self._conn.send_data(stream.stream_id, data, end_stream=is_last)
+        except ProtocolError:  # reset or ended under us
+            self._streams.pop(stream.stream_id, None)
+            stream.disconnect()
+            return False
+        self._moved_count += 1
+        if not is_last:
+            return stream.has_output
+        self._state.total_requests += 1
+        del self._streams[stream.stream_id]
+        if not stream.has_ended:
+            # answered without its whole body: the peer need not send the rest
+            self._reset(stream.stream_id, ErrorCodes.NO_ERROR)
+        self._loop.call_soon(self._close_if_done)
+        return False
+
+    # helpers
+
+    @property
+    def _connections(self) -> set[Any]:
+        return self._state.connections
+
+    def _reset(self, stream_id: int, code: ErrorCodes) -> None:
+        with contextlib.suppress(ProtocolError):
+            self._conn.reset_stream(stream_id, code)
+
+    def _flush(self) -> None:
+        data = self._conn.data_to_send()
+        if data and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def _close_if_done(self) -> None:
+        if self._is_ending and not self._streams and not self._transport.is_closing():
+            self._flush()
+            self._transport.close()
+
+    def _look_for_life(self) -> None:
+        """Close a connection with nothing under way, or on which nothing moves any more."""
+        moved, self._moved_before = self._moved_count != self._moved_before, self._moved_count
+        waits_for_peer = any(s.has_output or not s.has_ended for s in self._streams.values())
+        if not moved and (not self._streams or waits_for_peer):
+            if not self._streams:
+                self.shutdown()
+            else:
+                _log.info("closing an HTTP/2 connection from %s: it stands still", self._client)
+                self._transport.abort()
+            return
+        self._watch = self._loop.call_later(self._patience_s, self._look_for_life)
