@@ -44,7 +44,7 @@ __all__ = ["Consumer", "ReadBatch", "ShardLease", "ShardStatus"]
 _log = logging.getLogger("headrace.core")
 
 _TAKES_AT_ONCE = 32
-_IDLE_MS_PER_SHARD = 2  # so that one consumer asks at most 500 times a second about idle shards
+_IDLE_MS_PER_SHARD = 5  # so that one consumer asks at most 200 times a second about idle shards
 
 
 class ShardStatus(TypedDict):

@@ -17,6 +17,7 @@ of its request, and an answer that was lost means records stored twice: at least
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -36,8 +37,11 @@ from headrace.core.limits import MIB
 from headrace.core.model.records import ProducerStamp, PutEntry, PutResult
 from headrace.core.put_buffer import PutBuffer, cut_requests, entry_bytes
 from headrace.core.retry import Backoff, is_passing
+from headrace.core.troubles import Troubles
 
 __all__ = ["Backoff", "Producer", "cut_requests", "entry_bytes"]
+
+_log = logging.getLogger("headrace.core")
 
 _CLASSES = service_errors()
 
@@ -63,7 +67,7 @@ class Producer:
         on_retry: Callable[[HeadraceError], None] | None = None,
         buffer_bytes: int = 32 * MIB,
     ) -> None:
-        """`on_retry` hears of every failure that is going to be tried again.
+        """`on_retry` hears of every failure that is going to be tried again; None logs them.
 
         `buffer_bytes` bounds what `put` takes before it is acknowledged.
         """
@@ -72,6 +76,7 @@ class Producer:
         self._clock = clock or SystemClock()
         self._backoff = backoff or Backoff()
         self._on_retry = on_retry
+        self._troubles = Troubles(_log, self._clock)
         self._turns: dict[str | None, _Turn] = {}
         self._buffer = PutBuffer(self.put_batch, buffer_bytes)
 
@@ -141,8 +146,10 @@ class Producer:
                 failure = error
             else:
                 refused = [n for n, result in enumerate(results) if result.error_code is not None]
-                if not refused and not done:
-                    return results
+                if not refused:
+                    self._troubles.clear(self._stream)
+                    if not done:
+                        return results
                 done.update(
                     (left[n], result)
                     for n, result in enumerate(results)
@@ -159,7 +166,9 @@ class Producer:
                     sent_stamp = ProducerStamp(
                         stamp.producer_id, stamp.epoch, [stamp.sequences[n] for n in left]
                     )
-            if self._on_retry is not None:
+            if self._on_retry is None:
+                self._troubles.report(self._stream, f"a put waits and is tried again: {failure}")
+            else:
                 self._on_retry(failure)
             await self._clock.sleep_ms(self._backoff.next_ms(attempt))
             attempt += 1

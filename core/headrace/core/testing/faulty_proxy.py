@@ -15,6 +15,7 @@ bodies, and needs an upstream that checks no keys.
 from __future__ import annotations
 
 import asyncio
+import io
 import random
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -310,7 +311,7 @@ class FaultyProxy:
             async with self._session.request(
                 method,
                 self._upstream + path,
-                data=call.body or None,
+                data=io.BytesIO(call.body) if call.body else None,
                 headers=call.headers,
                 skip_auto_headers=("content-type", "user-agent", "accept"),
                 allow_redirects=False,
