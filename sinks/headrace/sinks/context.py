@@ -19,6 +19,9 @@ from headrace.sinks.stores.protocol import ObjectStore
 
 T = TypeVar("T")
 
+#: A shard is read about once a second, if only to find nothing; beyond this it is held up.
+HELD_UP_MS = 5_000
+
 #: Files being made at once per sink. Each uses Arrow's own threads for most of its work.
 CONVERSIONS = 2
 
@@ -31,7 +34,20 @@ class Figures:
     files: int = 0
     bytes: int = 0
     lost_ranges: int = 0
-    behind_ms: dict[str, int] = field(default_factory=dict)
+    reads: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def note_read(self, shard: str, behind_ms: int, monotonic_ms: int) -> None:
+        """The shard was read just now, so far behind its newest record."""
+        self.reads[shard] = (behind_ms, monotonic_ms)
+
+    def behind_ms(self, monotonic_ms: int) -> int:
+        """How far the slowest shard is behind. While reading is held up, time adds to it."""
+        return max((self._lag(*read, monotonic_ms) for read in self.reads.values()), default=0)
+
+    @staticmethod
+    def _lag(behind_ms: int, read_ms: int, now_ms: int) -> int:
+        silent_ms = now_ms - read_ms
+        return behind_ms + (silent_ms if silent_ms > HELD_UP_MS else 0)
 
 
 class SinkContext:

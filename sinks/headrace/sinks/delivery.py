@@ -149,13 +149,14 @@ class ShardDelivery:
             await self._lease.finish()
 
     def _take_in(self, batch: ReadBatch) -> None:
-        self._sink.figures.behind_ms[self._shard] = batch.millis_behind_latest
+        now_ms = self._sink.clock.monotonic_ms()
+        self._sink.figures.note_read(self._shard, batch.millis_behind_latest, now_ms)
         self._lost_after = batch.lost_after or self._lost_after
         if batch.records and self._lost_after is not None:
             before = batch.records[0].sequence_number
             self._buffer.lost.append(LostRange(after=self._lost_after, before=before))
             self._lost_after = None
-        size = self._buffer.add(batch.records, self._sink.clock.monotonic_ms())
+        size = self._buffer.add(batch.records, now_ms)
         self._sink.budget.add(self._shard, size)
 
     async def _start_flush(self) -> None:
@@ -184,7 +185,7 @@ class ShardDelivery:
                 await self._flush
         self._sink.budget.drop(self._shard)
         self._sink.troubles.clear(self._trouble("store"))
-        self._sink.figures.behind_ms.pop(self._shard, None)
+        self._sink.figures.reads.pop(self._shard, None)
 
     async def _deliver(self, records: list[Record], lost: list[LostRange]) -> None:
         """Every record after the log's end into exactly one visible file.

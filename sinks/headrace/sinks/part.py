@@ -56,7 +56,7 @@ class SinksPart(Part):
     def health(self) -> Health:
         contexts = [sink.context for sink in self._sinks]
         figures = [context.figures for context in contexts]
-        behind = [ms for figure in figures for ms in figure.behind_ms.values()]
+        now_ms = self.context.clock.monotonic_ms()
         problems = tuple(line for sink in self._sinks for line in sink.problems())
         return Health(
             ok=not problems,
@@ -65,7 +65,7 @@ class SinksPart(Part):
                 "files": sum(figure.files for figure in figures),
                 "bytes": sum(figure.bytes for figure in figures),
                 "buffered_bytes": sum(context.budget.used_bytes for context in contexts),
-                "behind_ms": max(behind, default=0),
+                "behind_ms": max((figure.behind_ms(now_ms) for figure in figures), default=0),
                 "lost_ranges": sum(figure.lost_ranges for figure in figures),
             },
             problems=problems,

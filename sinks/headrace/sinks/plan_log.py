@@ -8,7 +8,7 @@ for it anywhere else, so nothing can be remembered wrongly.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from headrace.core.errors import DeliveryError
 from headrace.sinks.json_types import JsonType
@@ -125,7 +125,7 @@ class SchemaLog:
             self.current = await self._load(version)
         return self.current
 
-    async def grow(self, seen: dict[str, JsonType]) -> TableSchema:
+    async def grow(self, seen: Mapping[str, JsonType]) -> TableSchema:
         """Make room for what was seen, durably; returns the latest version.
 
         When somebody else made the next version meanwhile, theirs counts, and ours comes on top

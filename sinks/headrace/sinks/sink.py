@@ -20,6 +20,7 @@ from headrace.core.troubles import Troubles
 from headrace.sinks.config import SinkConfig
 from headrace.sinks.context import SinkContext
 from headrace.sinks.delivery import ShardDelivery
+from headrace.sinks.json_types import to_json
 from headrace.sinks.plan import LOG_FOLDER
 from headrace.sinks.schema import conflicts, declared
 from headrace.sinks.stores.local import LocalStore
@@ -118,7 +119,7 @@ class Sink:
         columns = sink.config.columns
         wrong = conflicts(schema, columns)
         if wrong:
-            known = schema.by_key[wrong[0]].type
+            known = to_json(schema.by_key[wrong[0]].type)
             raise DeliveryError(
                 f"columns: {wrong[0]} is to be {columns[wrong[0]]}, and files have it as {known}",
                 destination=store.destination,

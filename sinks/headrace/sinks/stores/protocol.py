@@ -57,7 +57,11 @@ class ObjectStore(Protocol):
         """
 
     async def discard_partial(self, key: str) -> None:
-        """Remove what interrupted puts of this key left behind. Never the object itself."""
+        """Remove what interrupted puts of this key left behind, as far as possible.
+
+        Never the object itself. A put of this key that is under way elsewhere fails and is
+        repeated by whoever makes it.
+        """
 
     async def delete(self, key: str) -> None:
         """Remove an object; no error if there is none. Only the start-up probe uses it."""

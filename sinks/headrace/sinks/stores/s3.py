@@ -11,6 +11,7 @@ log, where the race decides, are always one PutObject.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from typing import Any
@@ -139,19 +140,21 @@ class S3Store:
             request["ContinuationToken"] = answer["NextContinuationToken"]
 
     async def discard_partial(self, key: str) -> None:
-        whole = self._prefix + key
-        answer = await self._call("list_multipart_uploads", Bucket=self._bucket, Prefix=whole)
+        # Parts of an unfinished upload are invisible and cost little; a user without the
+        # permission to list or abort uploads, or a server without them, delivers all the same.
+        with contextlib.suppress(DeliveryError, _Absent):
+            await self._abort_uploads(self._prefix + key)
+
+    async def _abort_uploads(self, key: str) -> None:
+        answer = await self._call("list_multipart_uploads", Bucket=self._bucket, Prefix=key)
         for upload in answer.get("Uploads") or []:
-            if upload["Key"] == whole:
-                try:
-                    await self._call(
-                        "abort_multipart_upload",
-                        Bucket=self._bucket,
-                        Key=whole,
-                        UploadId=upload["UploadId"],
-                    )
-                except _Absent:
-                    continue  # it ended by itself
+            if upload["Key"] == key:
+                await self._call(
+                    "abort_multipart_upload",
+                    Bucket=self._bucket,
+                    Key=key,
+                    UploadId=upload["UploadId"],
+                )
 
     async def delete(self, key: str) -> None:
         await self._call("delete_object", Bucket=self._bucket, Key=self._prefix + key)
