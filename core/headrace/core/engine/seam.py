@@ -19,7 +19,8 @@ from headrace.core.model.sequence import Position
 class ShardPut:
     """Records for one shard. `data` is valid base64 text; `created_s` the shard's creation.
 
-    `payload_bytes` is what AWS meters: decoded data and UTF-8 partition keys.
+    `payload_bytes` is what AWS meters: decoded data and UTF-8 partition keys. A record without a
+    partition key has an empty one. `is_encrypted` marks the records as an encrypted stream's.
     """
 
     shard: int
@@ -27,6 +28,7 @@ class ShardPut:
     data: Sequence[str]
     keys: Sequence[str]
     payload_bytes: int
+    is_encrypted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class StampedRecord:
     hash_key: int
     payload_bytes: int
     sequence: int
+    is_encrypted: bool = False
 
 
 class RecordSlice(Protocol):

@@ -21,14 +21,31 @@ def seconds(unix_ms: int) -> str:
 
 
 def render(
-    sequence_numbers: Sequence[str], arrival_ms: int, data: Sequence[str], keys: Sequence[str]
+    sequence_numbers: Sequence[str],
+    arrival_ms: int,
+    data: Sequence[str],
+    keys: Sequence[str],
+    is_encrypted: bool = False,
 ) -> list[bytes]:
-    """One JSON object per record. `data` is base64 text, `keys` come from `quote_keys`."""
-    head = f'{{"ApproximateArrivalTimestamp":{seconds(arrival_ms)},"Data":"'
+    """One JSON object per record. `data` is base64 text, `keys` come from `quote_keys`.
+
+    The sequence number comes last (see `last_sequence_number`); an empty key is left out.
+    """
+    mark = '"EncryptionType":"KMS",' if is_encrypted else ""
+    head = f'{{"ApproximateArrivalTimestamp":{seconds(arrival_ms)},{mark}"Data":"'
+    if not all(keys):
+        return [
+            f'{head}{d}",{_member(k)}"SequenceNumber":"{s}"}}'.encode()
+            for d, k, s in zip(data, keys, sequence_numbers, strict=True)
+        ]
     return [
         f'{head}{d}","PartitionKey":"{k}","SequenceNumber":"{s}"}}'.encode()
         for d, k, s in zip(data, keys, sequence_numbers, strict=True)
     ]
+
+
+def _member(key: str) -> str:
+    return f'"PartitionKey":"{key}",' if key else ""
 
 
 def last_sequence_number(rendered: bytes) -> str:

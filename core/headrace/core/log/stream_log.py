@@ -190,10 +190,12 @@ class StreamLog:
         data: Sequence[str],
         keys: Sequence[str],
         now_ms: int,
+        is_encrypted: bool = False,
     ) -> tuple[OpenFrame, list[str]]:
         """Put records into the open window; returns their frame and sequence numbers.
 
-        `data` is valid base64 text, `keys` partition keys; `created_s` is the shard's creation.
+        `data` is valid base64 text, `keys` partition keys, empty for a record that has none;
+        `created_s` is the shard's creation. `is_encrypted` is what readers are told, no more.
         The records are neither durable nor visible before `write` and `publish`.
         """
         window = self._window
@@ -215,7 +217,7 @@ class StreamLog:
             shard,
         )
         numbers = sequence.run(first, len(data))
-        frame.add(render(numbers, frame.arrival_ms, data, quote_keys(keys)))
+        frame.add(render(numbers, frame.arrival_ms, data, quote_keys(keys), is_encrypted))
         self._last_index[shard] = frame.last_index
         return frame, numbers
 

@@ -33,6 +33,8 @@ from headrace.core.model.shards import shard_id, shard_number
 from headrace.core.service.caller import Caller
 from headrace.core.service.capacity import Capacity
 from headrace.core.service.catalog import Catalog, OpenStream
+from headrace.core.service.distribution import Spreading, stamped_hash_keys
+from headrace.core.service.dry_run import refuse_dry_run
 from headrace.core.service.iterators import IteratorCodec
 
 
@@ -40,7 +42,8 @@ from headrace.core.service.iterators import IteratorCodec
 class PutColumns:
     """The records of a put, by column. `data` is valid base64 text of `data_bytes` in all.
 
-    `path` is where errors say that a record's members lie, `{}` being its number.
+    `path` is where errors say that a record's members lie, `{}` being its number. A record
+    without a partition key has an empty one; `is_keyless` says that there are such.
     """
 
     data: Sequence[str]
@@ -48,6 +51,7 @@ class PutColumns:
     explicit: Sequence[str | None] | None
     data_bytes: int
     path: str
+    is_keyless: bool = False
 
     def only(self, kept: Sequence[int]) -> PutColumns:
         """The records at these indexes."""
@@ -80,11 +84,13 @@ class PutAnswer:
     """One sequence number and shard id per record, in the request's order.
 
     `refused` has the message of each record, by index, that was over its shard's capacity.
+    `encryption` is None for a stream that is not encrypted.
     """
 
     sequence_numbers: list[str]
     shard_ids: list[str]
     refused: dict[int, str] = field(default_factory=dict)
+    encryption: str | None = None
 
 
 @dataclass(slots=True)
@@ -106,6 +112,7 @@ class RecordService:
         self._capacity = capacity
         self._clock = catalog.clock
         self._iterators = IteratorCodec(catalog.engine.secret)
+        self._spreading = Spreading()
 
     # -- put -----------------------------------------------------------------------------------
 
@@ -118,6 +125,7 @@ class RecordService:
         stamp: Stamp | None = None,
         *,
         ordering: str | None = None,
+        is_dry: bool = False,
     ) -> PutAnswer:
         """Store records in the order given; returns once they are durable.
 
@@ -127,16 +135,48 @@ class RecordService:
         Raises ValidationError for a record over the stream's limit, ServiceUnavailable when the
         disk is full or cannot keep up; then nothing of the request is stored.
         """
-        stream = self._catalog.find_readable(caller, name, arn)
+        try:
+            stream = self._catalog.find_readable(caller, name, arn)
+        except ResourceNotFound:
+            if columns.is_keyless:  # what is wrong with the request itself is said first
+                raise _keyless(columns) from None
+            raise
         opened = self._catalog.opened(stream)
         self._check_sizes(stream, columns)
         if ordering is not None:
             _check_ordering(ordering, stream, opened)
         if columns.explicit is not None:
             _check_explicit(columns.explicit)
-        routes = opened.routing.route(columns.keys, columns.explicit)
         if stamp is not None:
-            _check_stamp(stamp, len(routes))
+            _check_stamp(stamp, len(columns.data))
+        routes = self._routes(stream, opened, columns, stamp)
+        refuse_dry_run(is_dry)
+        answer = await self._put_within_capacity(stream, opened, columns, routes, stamp)
+        if stream.key_id is not None:
+            answer.encryption = stream.encryption
+        return answer
+
+    def _routes(
+        self, stream: StreamState, opened: OpenStream, columns: PutColumns, stamp: Stamp | None
+    ) -> list[int]:
+        """Index into the open shards for each record."""
+        if not stream.is_spread:
+            if columns.is_keyless:
+                raise _keyless(columns)
+            return opened.routing.route(columns.keys, columns.explicit)
+        if stamp is None:
+            return self._spreading.routes(opened, len(columns.data))
+        columns.explicit = stamped_hash_keys(stamp.producer_id, stamp.sequences, columns.keys)
+        return opened.routing.route(columns.keys, columns.explicit)
+
+    async def _put_within_capacity(
+        self,
+        stream: StreamState,
+        opened: OpenStream,
+        columns: PutColumns,
+        routes: list[int],
+        stamp: Stamp | None,
+    ) -> PutAnswer:
         if self._capacity is None:
             return await self._store(opened, columns, routes, stamp)
         sizes = [
@@ -174,13 +214,16 @@ class RecordService:
 
     async def _put(self, opened: OpenStream, columns: PutColumns, routes: list[int]) -> PutAnswer:
         shards = opened.routing.shards
+        is_encrypted = opened.stream.key_id is not None
         data, keys = columns.data, columns.keys
         groups: defaultdict[int, list[int]] = defaultdict(list)
         for i, route in enumerate(routes):
             groups[route].append(i)
         if len(groups) == 1:
             shard = shards[routes[0]]
-            put = ShardPut(shard.number, shard.created_s, data, keys, columns.data_bytes)
+            put = ShardPut(
+                shard.number, shard.created_s, data, keys, columns.data_bytes, is_encrypted
+            )
             (numbers,) = await opened.log.append([put])
             return PutAnswer(numbers, [shard.id] * len(numbers))
         share = columns.data_bytes // len(groups)
@@ -191,6 +234,7 @@ class RecordService:
                 [data[i] for i in group],
                 [keys[i] for i in group],
                 share,
+                is_encrypted,
             )
             for route, group in groups.items()
         ]
@@ -206,6 +250,7 @@ class RecordService:
         self, opened: OpenStream, columns: PutColumns, routes: list[int], stamp: Stamp
     ) -> PutAnswer:
         shards = opened.routing.shards
+        is_encrypted = opened.stream.key_id is not None
         explicit = columns.explicit
         records = [
             StampedRecord(
@@ -218,6 +263,7 @@ class RecordService:
                 else int(given),
                 payload_bytes=len(data),
                 sequence=sequence,
+                is_encrypted=is_encrypted,
             )
             for i, (route, data, key, sequence) in enumerate(
                 zip(routes, columns.data, columns.keys, stamp.sequences, strict=True)
@@ -389,6 +435,12 @@ def broken_members(subject: str, indexes: Sequence[int], rule: str) -> Validatio
     lines = [f"{subject.format(i + 1)} failed to satisfy constraint: {rule}" for i in indexes[:10]]
     noun = "error" if len(lines) == 1 else "errors"
     return ValidationError(f"{len(lines)} validation {noun} detected: {'; '.join(lines)}")
+
+
+def _keyless(columns: PutColumns) -> ValidationError:
+    indexes = [i for i, key in enumerate(columns.keys) if not key]
+    subject = f"Value null at '{columns.path}partitionKey'"
+    return broken_members(subject, indexes, "Member must not be null")
 
 
 def _check_ordering(text: str, stream: StreamState, opened: OpenStream) -> None:

@@ -30,6 +30,7 @@ from headrace.core.service.caller import Caller
 from headrace.core.service.capacity import Capacity
 from headrace.core.service.catalog import Catalog
 from headrace.core.service.consumers import ConsumerService
+from headrace.core.service.dry_run import refuse_dry_run
 from headrace.core.service.encryption import EncryptionService
 from headrace.core.service.leases import OPERATIONS as LEASE_OPERATIONS
 from headrace.core.service.leases import LeaseService
@@ -78,7 +79,7 @@ class Dispatcher:
 
         async def get_shard_iterator(caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
             answer = records.get_shard_iterator(caller, request)
-            hot.refuse_dry_run(bool(request.get("DryRun")))
+            refuse_dry_run(bool(request.get("DryRun")))
             return answer
 
         tags = TagService(catalog)
@@ -181,9 +182,10 @@ class Dispatcher:
             content_type == codec.JSON,
             lambda: _validate("PutRecords", codec.decode(body, content_type)),
         )
-        hot.refuse_dry_run(request.dry_run)
         stamp = _stamp(headers) if _PRODUCER in headers else None
-        answer = await self._records.put(caller, request.name, request.arn, request.columns, stamp)
+        answer = await self._records.put(
+            caller, request.name, request.arn, request.columns, stamp, is_dry=request.dry_run
+        )
         return Answer(200, [], hot.render_put_records(answer, content_type))
 
     async def _put_record(
@@ -194,10 +196,15 @@ class Dispatcher:
             content_type == codec.JSON,
             lambda: _validate("PutRecord", codec.decode(body, content_type)),
         )
-        hot.refuse_dry_run(request.dry_run)
         stamp = _stamp(headers) if _PRODUCER in headers else None
         answer = await self._records.put(
-            caller, request.name, request.arn, request.columns, stamp, ordering=request.ordering
+            caller,
+            request.name,
+            request.arn,
+            request.columns,
+            stamp,
+            ordering=request.ordering,
+            is_dry=request.dry_run,
         )
         return Answer(200, [], hot.render_put_record(answer, content_type))
 
@@ -210,7 +217,7 @@ class Dispatcher:
             lambda: _validate("GetRecords", codec.decode(body, content_type)),
         )
         answer = self._records.get(caller, token, limit)
-        hot.refuse_dry_run(is_dry)
+        refuse_dry_run(is_dry)
         extra = [RECORDS_EXPIRED_HEADER] if answer.slice.missed else []
         return Answer(200, extra, hot.render_get_records(answer, content_type))
 

@@ -14,12 +14,11 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 import pybase64
 
-from headrace.core.errors import DryRun, ThroughputExceeded, ValidationError
+from headrace.core.errors import ThroughputExceeded, ValidationError
 from headrace.core.limits import MAX_RECORDS_PER_GET, MAX_RECORDS_PER_PUT
 from headrace.core.model.blobs import total_decoded_size
-from headrace.core.service.records import GetAnswer, PutAnswer, PutColumns, broken_members
+from headrace.core.service.records import GetAnswer, PutAnswer, PutColumns
 from headrace.core.wire.codec import CBOR, encode_response
-from headrace.core.wire.constraints import NOT_NULL
 
 _Key = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9_.-]+\Z", max_length=128)]
@@ -145,16 +144,14 @@ def decode_put_record(body: bytes, is_json: bool, validate: Validate) -> PutRequ
 
 def _columns(entries: Sequence[dict[str, Any]], path: str) -> PutColumns:
     """Columns of entries as the validator gives them; `path` is where errors say they lie."""
-    keyless = [i for i, entry in enumerate(entries) if "PartitionKey" not in entry]
-    if keyless:
-        raise broken_members(f"Value null at '{path}partitionKey'", keyless, NOT_NULL)
     explicit = [entry.get("ExplicitHashKey") for entry in entries]
     return PutColumns(
         [pybase64.b64encode_as_string(entry["Data"]) for entry in entries],
-        [entry["PartitionKey"] for entry in entries],
+        [entry.get("PartitionKey", "") for entry in entries],
         explicit if any(explicit) else None,
         sum(len(entry["Data"]) for entry in entries),
         path,
+        is_keyless=any("PartitionKey" not in entry for entry in entries),
     )
 
 
@@ -184,16 +181,24 @@ def render_put_records(answer: PutAnswer, content_type: str) -> bytes:
             {"SequenceNumber": number, "ShardId": shard}
             for number, shard in zip(numbers, ids, strict=True)
         ]
-        return encode_response(
-            "PutRecords", {"FailedRecordCount": 0, "Records": records}, content_type
-        )
+        response = {
+            "FailedRecordCount": 0,
+            "Records": records,
+            "EncryptionType": answer.encryption,
+        }
+        return encode_response("PutRecords", response, content_type)
     inside = ",".join(
         [
             f'{{"SequenceNumber":"{number}","ShardId":"{shard}"}}'
             for number, shard in zip(numbers, ids, strict=True)
         ]
     )
-    return f'{{"FailedRecordCount":0,"Records":[{inside}]}}'.encode()
+    return f'{{{_encryption(answer)}"FailedRecordCount":0,"Records":[{inside}]}}'.encode()
+
+
+def _encryption(answer: PutAnswer) -> str:
+    """The member that only encrypted streams' answers have, as it begins an object."""
+    return "" if answer.encryption is None else f'"EncryptionType":"{answer.encryption}",'
 
 
 def _render_partly_refused(answer: PutAnswer, content_type: str) -> bytes:
@@ -205,7 +210,11 @@ def _render_partly_refused(answer: PutAnswer, content_type: str) -> bytes:
             zip(answer.sequence_numbers, answer.shard_ids, strict=True)
         )
     ]
-    response = {"FailedRecordCount": len(answer.refused), "Records": records}
+    response = {
+        "FailedRecordCount": len(answer.refused),
+        "Records": records,
+        "EncryptionType": answer.encryption,
+    }
     return encode_response("PutRecords", response, content_type)
 
 
@@ -215,20 +224,39 @@ def render_put_record(answer: PutAnswer, content_type: str) -> bytes:
         raise ThroughputExceeded(answer.refused[0])
     number, shard = answer.sequence_numbers[0], answer.shard_ids[0]
     if content_type == CBOR:
-        return encode_response(
-            "PutRecord", {"SequenceNumber": number, "ShardId": shard}, content_type
-        )
-    return f'{{"SequenceNumber":"{number}","ShardId":"{shard}"}}'.encode()
+        response = {
+            "SequenceNumber": number,
+            "ShardId": shard,
+            "EncryptionType": answer.encryption,
+        }
+        return encode_response("PutRecord", response, content_type)
+    head = _encryption(answer)
+    return f'{{{head}"SequenceNumber":"{number}","ShardId":"{shard}"}}'.encode()
 
 
 class _Record(msgspec.Struct, gc=False):
     ApproximateArrivalTimestamp: float
     Data: bytes
-    PartitionKey: str
     SequenceNumber: str
+    PartitionKey: str | None = None  # a stream of strategy AUTO takes records without
+    EncryptionType: str | None = None
 
 
 _decode_records = msgspec.json.Decoder(list[_Record]).decode
+
+
+def records_for_cbor(parts: Sequence[bytes]) -> list[dict[str, Any]]:
+    """Stored JSON objects, joined by commas, as records to encode by the model."""
+    return [
+        {
+            "ApproximateArrivalTimestamp": round(record.ApproximateArrivalTimestamp * 1000),
+            "Data": record.Data,
+            "PartitionKey": record.PartitionKey,
+            "SequenceNumber": record.SequenceNumber,
+            "EncryptionType": record.EncryptionType,
+        }
+        for record in _decode_records(b"[" + b",".join(parts) + b"]")
+    ]
 
 
 def render_get_records(answer: GetAnswer, content_type: str) -> bytes:
@@ -248,31 +276,13 @@ def render_get_records(answer: GetAnswer, content_type: str) -> bytes:
 
 
 def _render_get_records_cbor(answer: GetAnswer) -> bytes:
-    records = _decode_records(b"[" + b",".join(answer.slice.parts) + b"]")
     response: dict[str, Any] = {
-        "Records": [
-            {
-                "ApproximateArrivalTimestamp": round(record.ApproximateArrivalTimestamp * 1000),
-                "Data": record.Data,
-                "PartitionKey": record.PartitionKey,
-                "SequenceNumber": record.SequenceNumber,
-            }
-            for record in records
-        ],
+        "Records": records_for_cbor(answer.slice.parts),
         "MillisBehindLatest": answer.millis_behind_latest,
         "NextShardIterator": answer.next_iterator,
         "ChildShards": answer.child_shards or None,
     }
     return encode_response("GetRecords", response, CBOR)
-
-
-def refuse_dry_run(is_dry: bool) -> None:
-    """A dry run of what would have worked is answered with an error, as AWS does."""
-    if is_dry:
-        raise DryRun(
-            "The request would have succeeded, but it was rejected because the DryRun parameter "
-            "was specified."
-        )
 
 
 _PRODUCER_ID = re.compile(r"[\x21-\x7e]{1,256}")

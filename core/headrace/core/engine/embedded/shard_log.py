@@ -64,7 +64,10 @@ class EmbeddedShardLog:
         self._refuse_if_failed()
         self._admit(sum(put.payload_bytes for put in puts))
         now_ms = self._clock.now_ms()
-        numbers = [self._log.append(p.shard, p.created_s, p.data, p.keys, now_ms)[1] for p in puts]
+        numbers = [
+            self._log.append(p.shard, p.created_s, p.data, p.keys, now_ms, p.is_encrypted)[1]
+            for p in puts
+        ]
         await self._durable()
         return numbers
 
@@ -122,6 +125,7 @@ class EmbeddedShardLog:
                 [record.data for record in chosen],
                 [record.key for record in chosen],
                 now_ms,
+                chosen[0].is_encrypted,
             )
             last: dict[int, tuple[Piece, int, str]] = {}
             for i, number in zip(indexes, numbers, strict=True):
