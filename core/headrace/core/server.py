@@ -150,8 +150,8 @@ class Server:
         while True:
             await self._clock.sleep_ms(TRIM_INTERVAL_MS)
             try:
-                self._catalog.trim_all()
-            except OSError as error:
+                await self._catalog.expire()
+            except (OSError, HeadraceError) as error:
                 log.error("expired segments could not be removed: %s", error)
 
     @property

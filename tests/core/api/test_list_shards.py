@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from api_support import (
     ACCOUNT,
+    TOP,
     Raw,
     create,
     hash_range,
@@ -21,11 +23,13 @@ from api_support import (
     shards_of,
 )
 from headrace.core.client import StreamClient
-from headrace.core.errors import ExpiredNextToken
+from headrace.core.errors import ExpiredNextToken, ResourceNotFound
+from headrace.core.model.records import PutEntry
 from headrace.core.part import StreamTarget
 from headrace.core.testing.manual_clock import ManualClock
 
 HALF = str(2**127)
+HOUR_MS = 3_600_000
 
 
 def numbers(shards: list[dict[str, Any]]) -> list[int]:
@@ -222,7 +226,10 @@ async def test_the_shards_of_a_time(tmp_path: Path) -> None:
         await client.call("MergeShards", pair)
         clock.step_wall(10_000)
 
-        assert await listed("AT_TRIM_HORIZON") == []  # the stream was not there 24 hours ago
+        # the stream is younger than its retention: its horizon is where it began, KCL counts on it
+        assert await listed("AT_TRIM_HORIZON") == [0]
+        assert await listed("AT_TIMESTAMP", start_ms - 5_000) == [0]
+        assert await listed("AT_TIMESTAMP", 0) == [0]
         assert await listed("FROM_TRIM_HORIZON") == [0, 1, 2, 3]
         assert await listed("AT_LATEST") == [3]
         assert await listed("AT_TIMESTAMP", start_ms + 5_000) == [0]
@@ -234,6 +241,44 @@ async def test_the_shards_of_a_time(tmp_path: Path) -> None:
         clock.step_wall(24 * 3_600_000)
         assert await listed("FROM_TRIM_HORIZON") == [3]
         assert await listed("AT_TRIM_HORIZON") == [3]
+
+
+async def test_closed_shards_leave_with_their_last_record(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with (
+        server_here(tmp_path / "s", clock) as server,
+        StreamClient(StreamTarget(endpoint=server.endpoint)) as client,
+    ):
+
+        async def there(expected: str) -> None:
+            """Wait until those shards are listed: the clock does not wait for the disk."""
+            async with asyncio.timeout(10):
+                found = ""
+                while found != expected:
+                    found = "".join(s.shard_id[-1] for s in await client.list_shards("s"))
+
+        await client.ensure_stream("s", shards=2)
+        await client.put_records("s", [PutEntry(b"0", "k", "0"), PutEntry(b"1", "k", str(TOP))])
+        for shard, at in (("0", 2**126), ("1", 3 * 2**126)):
+            request = {"StreamName": "s", "ShardToSplit": shard, "NewStartingHashKey": str(at)}
+            await client.call("SplitShard", request)
+            await clock.advance(HOUR_MS)
+        token = await client.get_shard_iterator("s", "0", "TRIM_HORIZON")
+        await clock.advance(22 * HOUR_MS - 60_000)
+        await there("012345")
+        await clock.advance(HOUR_MS // 2)
+        await there("12345")
+        await clock.advance(HOUR_MS)
+        await there("2345")
+        with pytest.raises(ResourceNotFound, match="shardId-000000000000 in stream s"):
+            await client.get_shard_iterator("s", "0", "TRIM_HORIZON")
+        clock.step_wall(-25 * HOUR_MS)  # within the token's five minutes, but the shard is gone
+        with pytest.raises(ResourceNotFound, match="shardId-000000000000 in stream s"):
+            await client.get_records(token)
+        # numbers are not given again
+        request = {"StreamName": "s", "ShardToMerge": "2", "AdjacentShardToMerge": "3"}
+        await client.call("MergeShards", request)
+        await there("23456")
 
 
 async def test_at_every_time_the_shards_cover_all_hash_keys(tmp_path: Path) -> None:

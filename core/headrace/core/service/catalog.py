@@ -20,7 +20,7 @@ from headrace.core.control.stream_state import (
     not_found,
     stream_key,
 )
-from headrace.core.control.streams import RemoveStream
+from headrace.core.control.streams import DropShards, RemoveStream
 from headrace.core.engine.seam import Engine, ShardLog
 from headrace.core.errors import InternalFailure, InvalidArgument, StorageError
 from headrace.core.model.hashing import hash_digest, md5
@@ -111,7 +111,7 @@ class Catalog:
                 continue
             try:
                 await self.open(stream)
-            except StorageError as error:
+            except (StorageError, OSError) as error:
                 self._damaged[stream.uid] = str(error)
                 log.error("stream %s is not served: %s", stream.name, error)
 
@@ -216,9 +216,30 @@ class Catalog:
         """Records that arrived before this have expired."""
         return max(stream.horizon_ms, self.clock.now_ms() - stream.retention_hours * 3_600_000)
 
-    def trim_all(self) -> None:
-        """Remove segments that hold nothing but expired records."""
-        for stream in self.state.streams.streams.values():
+    async def expire(self) -> None:
+        """Remove segments that hold nothing but expired records, and shards that have none left."""
+        for stream in list(self.state.streams.streams.values()):
             opened = self._open.get(stream.uid)
-            if opened is not None:
-                opened.log.trim(self.horizon_ms(stream))
+            if opened is None or stream.status == "DELETING":
+                continue
+            horizon_ms = self.horizon_ms(stream)
+            opened.log.trim(horizon_ms)
+            gone = [
+                shard.number
+                for shard in stream.shards
+                if shard.closed_s is not None
+                and (shard.closed_s + 1) * 1000 <= horizon_ms
+                and shard.number not in opened.closing
+                # a put may have come in later than the second in which the shard is said to close
+                and opened.log.find_time(shard.number, horizon_ms) >= opened.log.tail
+            ]
+            if gone:
+                await self.engine.control.submit(
+                    DropShards(
+                        account=stream.account,
+                        region=stream.region,
+                        name=stream.name,
+                        uid=stream.uid,
+                        shards=gone,
+                    )
+                )

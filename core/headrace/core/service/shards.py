@@ -92,7 +92,8 @@ class ShardService:
         """The shards a ShardFilter asks for; all of them without one."""
         if shard_filter is None:
             return visible_shards(stream)
-        horizon_ms = self._catalog.horizon_ms(stream)
+        # before the stream there was nothing to trim: KCL asks for the shards AT_TRIM_HORIZON first
+        horizon_ms = max(self._catalog.horizon_ms(stream), stream.created_ms)
         shards = visible_shards(stream)
         match shard_filter["Type"]:
             case "AFTER_SHARD_ID":
