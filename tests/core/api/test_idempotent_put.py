@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -308,6 +309,31 @@ async def test_across_splits_merges_and_restarts(tmp_path: Path, end: str) -> No
             # also what a restart remembers is a record that is there
             assert all(r.sequence_number in numbers[r.shard_id or ""] for r in results)
             assert await stored_data(client, "s") == names(range(upto))
+
+
+@pytest.mark.crash
+async def test_killed_in_the_middle_of_a_put(tmp_path: Path) -> None:
+    """Nobody knows what of the last request was stored, so all of it is sent again."""
+    chance = random.Random(20261122)
+    with ServerProcess(tmp_path / "data") as process:
+        async with StreamClient(process.target) as client:
+            await client.ensure_stream("s", shards=4)
+        upto = 0
+        for _ in range(8):
+            async with StreamClient(process.target) as client:
+                putting = asyncio.create_task(put(client, "s", range(upto, upto + 64)))
+                await asyncio.sleep(chance.uniform(0, 0.02))
+                process.kill()
+                await asyncio.gather(putting, return_exceptions=True)
+            process.start()
+            async with StreamClient(process.target) as client:
+                await put(client, "s", range(upto, upto + 64))
+            upto += 64
+        async with StreamClient(process.target) as client:
+            assert await stored_data(client, "s") == names(range(upto))
+            for records in (await stored(client, "s")).values():
+                order = [int(record.data) for record in records]
+                assert order == sorted(order)
 
 
 # Segments and time
