@@ -7,8 +7,12 @@ about a failure is the caller's to know (`producer` and `consumer` know it).
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
+import os
+import ssl
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
@@ -292,7 +296,9 @@ class StreamClient:
                 raise RuntimeError("this StreamClient is closed")
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
-                    limit=self._max_connections, keepalive_timeout=_KEEPALIVE_S
+                    limit=self._max_connections,
+                    keepalive_timeout=_KEEPALIVE_S,
+                    ssl=_trust(self._target),
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=self._timeout,
@@ -336,3 +342,15 @@ class StreamClient:
 
 
 _decode_members: Callable[[bytes], dict[str, Any]] = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def _trust(target: StreamTarget) -> ssl.SSLContext | aiohttp.Fingerprint | bool:
+    """Whom to believe over TLS. Raises OSError when the file that says so is not there (yet)."""
+    if target.certificate is not None:
+        first, end, _ = Path(target.certificate).read_text().partition(ssl.PEM_FOOTER)
+        der = ssl.PEM_cert_to_DER_cert(first[max(first.find(ssl.PEM_HEADER), 0) :] + end)
+        return aiohttp.Fingerprint(hashlib.sha256(der).digest())
+    bundle = os.environ.get("AWS_CA_BUNDLE")
+    if bundle and target.endpoint.startswith("https:"):
+        return ssl.create_default_context(cafile=bundle)
+    return True

@@ -20,12 +20,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamTarget:
-    """Where the stream's API is: what a part needs to make a client."""
+    """Where the stream's API is: what a part needs to make a client.
+
+    `certificate` is a PEM file whose first certificate is the server's own: exactly that one is
+    taken then. Without it an https endpoint is checked as usual, against AWS_CA_BUNDLE or what
+    the system trusts.
+    """
 
     endpoint: str = "http://127.0.0.1:4567"
     region: str = "us-east-1"
     access_key_id: str | None = None
     secret_access_key: str | None = field(default=None, repr=False)
+    certificate: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,7 @@ from headrace.core.clock import Clock, SystemClock
 from headrace.core.engine.embedded.engine import EmbeddedEngine
 from headrace.core.errors import ConfigError, HeadraceError
 from headrace.core.listener.protocol import FirstBytesProtocol
+from headrace.core.listener.tls import ServerTls, TlsConfig, server_tls
 from headrace.core.log.files import Files
 from headrace.core.log.stream_log import StreamLogOptions
 from headrace.core.service.capacity import Capacity
@@ -52,7 +53,7 @@ class ServerConfig:
     `access_keys` maps access key ids to secrets. Without any, every signature is taken, and the
     server binds to nothing but loopback addresses. `limits` is `off` (the hardware is the limit) or
     `aws` (a shard's capacity as the service has it). `state_delay_ms` is how long CREATING,
-    UPDATING and DELETING last.
+    UPDATING and DELETING last. With `tls` the port speaks TLS only.
     """
 
     host: str = "127.0.0.1"
@@ -61,6 +62,7 @@ class ServerConfig:
     access_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
     limits: str = "off"
     state_delay_ms: int = 0
+    tls: TlsConfig | None = None
     log_options: StreamLogOptions | None = None
 
 
@@ -82,36 +84,43 @@ class Server:
         self._clock = clock or SystemClock()
         self._files = files
         self._endpoint = ""
+        self._tls: ServerTls | None = None
         self._tasks: list[asyncio.Task[Any]] = []
 
     async def start(self) -> None:
         """Open the data folder and listen. Raises HeadraceError when either cannot be."""
         sock = _bind(self._config)
         try:
+            if self._config.tls is not None:
+                self._tls = server_tls(
+                    self._config.tls, data=self._config.data, host=self._config.host
+                )
             await self._open()
         except BaseException:
             sock.close()
             raise
         host, port = sock.getsockname()[:2]
-        self._endpoint = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        scheme = "http" if self._tls is None else "https"
+        self._endpoint = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
         capacity = Capacity(self._clock) if self._config.limits == "aws" else None
         dispatcher = Dispatcher(self._catalog, self._streams, capacity)
         keys = {key: AccessKey(secret) for key, secret in self._config.access_keys.items()}
         app = KinesisApp(dispatcher, Authenticator(keys, self._clock), self._management)
-        self._uvicorn = _Uvicorn(
-            uvicorn.Config(
-                app,
-                http=FirstBytesProtocol,
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=GRACE_S,
-            )
+        config = uvicorn.Config(
+            app,
+            http=FirstBytesProtocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=GRACE_S,
         )
+        config.load()
+        config.ssl = None if self._tls is None else self._tls.context
+        self._uvicorn = _Uvicorn(config)
         self._serving = asyncio.create_task(self._uvicorn.serve(sockets=[sock]))
         while not self._uvicorn.started:
             if self._serving.done():
@@ -156,8 +165,13 @@ class Server:
 
     @property
     def endpoint(self) -> str:
-        """`http://HOST:PORT`, once started."""
+        """`http://HOST:PORT`, once started; https over TLS."""
         return self._endpoint
+
+    @property
+    def new_certificate(self) -> Path | None:
+        """The certificate that was made at this start, for clients to trust."""
+        return self._tls.certificate if self._tls is not None and self._tls.is_new else None
 
     async def stop(self) -> None:
         """Answer what is under way, make everything durable, release the data folder."""
@@ -228,6 +242,11 @@ def serve(config: ServerConfig) -> int:
 async def _serve(config: ServerConfig) -> None:
     server = Server(config)
     await server.start()
+    if server.new_certificate is not None:
+        print(
+            f"headrace: made a certificate for clients to trust: {server.new_certificate}",
+            file=sys.stderr,
+        )
     print(f"headrace: listening on {server.endpoint}", flush=True)
     stopping = asyncio.Event()
     loop: Any = asyncio.get_running_loop()

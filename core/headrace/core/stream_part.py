@@ -22,6 +22,7 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    model_validator,
 )
 
 from headrace.core.errors import HeadraceError, ResourceInUse, ResourceNotFound, ServiceError
@@ -36,6 +37,7 @@ from headrace.core.units import DurationMs, Secret
 
 if TYPE_CHECKING:
     from headrace.core.client import StreamClient
+    from headrace.core.listener.tls import TlsConfig
     from headrace.core.server import Server
 
 HOUR_MS = 3_600_000
@@ -95,6 +97,41 @@ class StreamSpec(BaseModel):
         return self.retention // HOUR_MS
 
 
+class TlsSection(BaseModel):
+    """Serving over TLS. Without a certificate one is made at the first start."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    certificate: str | None = Field(
+        None, min_length=1, description="PEM file of the certificate, the chain below it"
+    )
+    key: str | None = Field(None, min_length=1, description="PEM file of the certificate's key")
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> TlsSection:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("a certificate and its key go together")
+        return self
+
+    def config(self, base: Path) -> TlsConfig:
+        """For a server; relative paths start from `base`."""
+        from headrace.core.listener.tls import TlsConfig
+
+        if self.certificate is None or self.key is None:
+            return TlsConfig()
+        return TlsConfig(
+            certificate=base / Path(self.certificate).expanduser(),
+            key=base / Path(self.key).expanduser(),
+        )
+
+
+def _tls(value: Any) -> Any:
+    """`tls: true` and an empty `tls:` are a section with its defaults, `tls: false` is none."""
+    if value is None or value is True:
+        return {}
+    return None if value is False else value
+
+
 StreamName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
 
 
@@ -117,6 +154,9 @@ class StreamSection(BaseModel):
     limits: Literal["off", "aws"] = Field(
         "off", description="aws: the capacity limits of the service; off: the hardware's"
     )
+    tls: Annotated[TlsSection | None, BeforeValidator(_tls)] = Field(
+        None, description="true, or a certificate and its key: serve over TLS"
+    )
     streams: dict[StreamName, Annotated[StreamSpec, BeforeValidator(_empty_if_none)]] = Field(
         default_factory=dict, description="streams to create, by name"
     )
@@ -125,12 +165,22 @@ class StreamSection(BaseModel):
         """The names a file can be held to; None when the streams are kept elsewhere."""
         return list(self.streams) if self.streams or self.endpoint is None else None
 
-    def target(self) -> StreamTarget:
-        """How the other parts reach the stream."""
+    def target(self, *, data: Path = Path(), base: Path = Path()) -> StreamTarget:
+        """How the other parts reach the stream.
+
+        `data` is the folder the stream has for itself, `base` where relative paths start.
+        """
         host, port = split_address(self.listen)
         access_key_id, secret = next(iter(self.keys.items()), (None, None))
+        scheme, certificate = "http", None
+        if self.tls is not None and self.endpoint is None:
+            from headrace.core.listener.tls import certificate_path
+
+            scheme = "https"
+            certificate = str(certificate_path(self.tls.config(base), data))
         return StreamTarget(
-            endpoint=(self.endpoint or f"http://{_reachable(host)}:{port}").rstrip("/"),
+            endpoint=(self.endpoint or f"{scheme}://{_reachable(host)}:{port}").rstrip("/"),
+            certificate=certificate,
             region=self.region,
             access_key_id=access_key_id,
             secret_access_key=secret.get_secret_value() if secret else None,
@@ -173,10 +223,13 @@ class StreamPart(Part):
                 data=self.context.data,
                 access_keys={k: v.get_secret_value() for k, v in self.config.keys.items()},
                 limits=self.config.limits,
+                tls=self.config.tls.config(self.context.base) if self.config.tls else None,
             )
         )
         await server.start()
         try:
+            if server.new_certificate is not None:
+                _log.info("made a certificate for clients to trust: %s", server.new_certificate)
             _log.info("listening on %s", server.endpoint)
             async with StreamClient(self.context.target) as client:
                 for name, spec in self.config.streams.items():

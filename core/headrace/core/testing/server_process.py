@@ -18,7 +18,7 @@ from pathlib import Path
 from headrace.core.part import StreamTarget
 
 START_TIMEOUT_S = 30.0
-_READY = re.compile(r"headrace: listening on (http://\S+:(\d+))")
+_READY = re.compile(r"headrace: listening on (https?://\S+:(\d+))")
 
 
 class ServerProcess:
@@ -41,7 +41,8 @@ class ServerProcess:
     @property
     def target(self) -> StreamTarget:
         """What clients are made from."""
-        return StreamTarget(endpoint=self.endpoint)
+        made = self.data / "tls" / "certificate.pem" if self.endpoint[:5] == "https" else None
+        return StreamTarget(endpoint=self.endpoint, certificate=str(made) if made else None)
 
     @property
     def pid(self) -> int:

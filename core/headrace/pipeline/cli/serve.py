@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SERVE_HELP = "Serve the stream alone: the Kinesis API on a port, data in a folder."
 
 _EPILOG = (
-    "Prints one line when it is ready: headrace: listening on http://HOST:PORT. "
+    "Prints one line when it is ready: headrace: listening on http://HOST:PORT (https with --tls). "
     "SIGTERM and SIGINT end it. Without keys it answers anybody who can reach it, so it refuses "
     "an address beyond this machine then. Exit codes: 0 done, 1 failed, 2 bad usage."
 )
@@ -51,6 +51,16 @@ def serve_parser() -> argparse.ArgumentParser:
         help="file with one ACCESS_KEY_ID:SECRET_ACCESS_KEY a line; "
         "HEADRACE_KEYS holds the same, separated by commas",
     )
+    parser.add_argument(
+        "--tls",
+        action="store_true",
+        help="serve over TLS; without a certificate of yours, with one made at the first start "
+        "(tls/certificate.pem in the folder of the data, for clients to trust)",
+    )
+    parser.add_argument(
+        "--certificate", type=Path, metavar="FILE", help="PEM, the chain below it; with --tls"
+    )
+    parser.add_argument("--key", type=Path, metavar="FILE", help="PEM, the certificate's key")
     return parser
 
 
@@ -71,14 +81,18 @@ def serve_main(arguments: Sequence[str]) -> int:
 
 
 def _config(parsed: argparse.Namespace, environment: Mapping[str, str]) -> ServerConfig:
+    from headrace.core.listener.tls import TlsConfig
     from headrace.core.server import ServerConfig
 
+    if not parsed.tls and (parsed.certificate or parsed.key):
+        raise ConfigError("--certificate and --key are for --tls", hint="add --tls")
     return ServerConfig(
         host=parsed.host,
         port=parsed.port,
         data=parsed.data,
         access_keys=read_keys(parsed.keys, environment),
         limits=parsed.limits,
+        tls=TlsConfig(certificate=parsed.certificate, key=parsed.key) if parsed.tls else None,
     )
 
 

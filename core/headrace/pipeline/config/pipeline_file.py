@@ -90,11 +90,12 @@ class Reading:
         stream = self._sections.get("stream")
         section = stream if isinstance(stream, StreamSection) else StreamSection.model_validate({})
         values = self.document.value
-        data = Path(str(values.get("data") or DEFAULT_DATA)).expanduser()
+        base = self._path.resolve().parent
+        data = base / Path(str(values.get("data") or DEFAULT_DATA)).expanduser()
         return PipelineFile(
             path=self._path.resolve(),
-            data=(self._path.resolve().parent / data).resolve(),
-            target=section.target(),
+            data=data.resolve(),
+            target=section.target(data=data.resolve() / "stream", base=base),
             raw={name: _section_value(values[name]) for name in self._sections},
             sections=dict(self._sections),
             runs_stream=stream is not None and section.endpoint is None,
