@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from headrace.core.control.machine import Command, ControlState, apply
-from headrace.core.control.streams import CreateStream, MergeShards, SplitShard
+from headrace.core.control.streams import CreateStream, MergeShards, RemoveStream, SplitShard
 from headrace.core.engine.embedded import control_log as module
 from headrace.core.engine.embedded.control_log import SqliteControlLog
 from headrace.core.errors import InternalFailure, ResourceInUse, UnknownFormatVersion
@@ -85,6 +85,18 @@ async def test_commands_at_once_are_applied_in_order_with_few_commits(
     await asyncio.gather(*(log.submit(create(f"s{i}")) for i in range(100)))
     assert list(log.state.streams.streams) == [f"1/r/s{i}" for i in range(100)]
     assert commits <= 3
+    await log.close()
+
+
+async def test_a_stream_made_again_begins_after_the_one_before(tmp_path: Path) -> None:
+    """Else an old checkpoint would skip the new stream's records."""
+    log = open_log(tmp_path / "control.sqlite")
+    await log.submit(create("a"))
+    await log.submit(SplitShard(**A, shard=0, at="1000", at_ms=1000))
+    last = max(shard.created_s for shard in log.state.streams.streams["1/r/a"].shards)
+    await log.submit(RemoveStream(**A))
+    await log.submit(create("a"))
+    assert all(s.created_s > last for s in log.state.streams.streams["1/r/a"].shards)
     await log.close()
 
 

@@ -134,9 +134,16 @@ class StreamState(msgspec.Struct):
 
 
 class StreamsState(msgspec.Struct):
-    """All streams, by `account/region/name`."""
+    """All streams, by `account/region/name`.
+
+    `removed_created_s` is the latest creation (s) of any shard of a stream that is gone. A stream
+    made again under a name is created later than that, also within the same second: else its
+    sequence numbers would begin where the old ones did, and a checkpoint of the old stream would
+    skip the new one's records.
+    """
 
     streams: dict[str, StreamState] = {}
+    removed_created_s: int = 0
 
 
 def stream_key(account: str, region: str, name: str) -> str:

@@ -117,6 +117,8 @@ def apply_stream_command(state: StreamsState, command: StreamCommand) -> StreamS
             stream.status = "DELETING"
         case RemoveStream():
             del state.streams[command.key]
+            latest_s = max(shard.created_s for shard in stream.shards)
+            state.removed_created_s = max(state.removed_created_s, latest_s)
         case SplitShard():
             check_quota(state, command.account, command.region, 1, command.shard_quota)
             _split(stream, command)
@@ -145,7 +147,7 @@ def _create(state: StreamsState, command: CreateStream) -> StreamState:
             f"Stream {command.name} under account {command.account} already exists."
         )
     check_quota(state, command.account, command.region, command.shards, command.shard_quota)
-    created_s = command.at_ms // 1000
+    created_s = max(command.at_ms // 1000, state.removed_created_s + 1)
     stream = StreamState(
         uid=command.uid,
         account=command.account,

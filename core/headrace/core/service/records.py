@@ -361,8 +361,8 @@ class RecordService:
                 "Invalid SequenceNumber for ShardIteratorType AFTER_SEQUENCE_NUMBER, "
                 "SequenceNumber has reached max possible value for the shard."
             )
-        if position == BEGINNING:
-            return BEGINNING  # the shard's own StartingSequenceNumber: before every record
+        # After the shard's own StartingSequenceNumber is before its first record, but not the
+        # beginning: who starts there is told if records have expired meanwhile.
         return position.after() if after else position
 
     # -- get -----------------------------------------------------------------------------------
