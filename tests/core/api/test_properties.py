@@ -263,13 +263,16 @@ class StreamModel(RuleBasedStateMachine):
 
 
 @pytest.mark.crash
-def test_a_stream_is_what_its_model_says(server: ServerProcess) -> None:
+@pytest.mark.parametrize(
+    ("stories", "steps"), [(12, 25), pytest.param(300, 60, marks=pytest.mark.slow)]
+)
+def test_a_stream_is_what_its_model_says(server: ServerProcess, stories: int, steps: int) -> None:
     StreamModel.server = server
     run_state_machine_as_test(
         StreamModel,
         settings=settings(
-            max_examples=15,
-            stateful_step_count=25,
+            max_examples=stories,
+            stateful_step_count=steps,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),

@@ -252,6 +252,106 @@ async def test_what_a_full_disk_refused_does_not_count_as_being_written(
     assert await rest(client, token) == [b"1", bytes(50_000)]
 
 
+async def test_more_than_may_be_in_flight_is_refused_whole(
+    client: StreamClient, disk: SlowDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_log, "MAX_IN_FLIGHT_BYTES", 100_000)
+    disk.hold()
+    first = put(client, b"1")
+    await disk.sync_has_begun()
+    second = put(client, bytes(90_000))
+    await asyncio.sleep(0.05)
+    with pytest.raises(ServiceUnavailable):
+        await put(client, bytes(5_000), bytes(6_000))
+    disk.let_go()
+    await asyncio.gather(first, second)
+    token = await client.get_shard_iterator(STREAM, SHARD, "TRIM_HORIZON")
+    assert await rest(client, token) == [b"1", bytes(90_000)]
+
+
+async def test_more_records_at_once_than_a_frame_holds(
+    client: StreamClient, disk: SlowDisk
+) -> None:
+    disk.hold()
+    putting = [put(client, b"first")]
+    await disk.sync_has_begun()
+    putting += [put(client, *(b"%d %d" % (i, j) for j in range(500))) for i in range(40)]
+    await asyncio.sleep(1)  # until all of them are in the window; nobody tells
+    disk.let_go()
+    await asyncio.gather(*putting)
+    token = await client.get_shard_iterator(STREAM, SHARD, "TRIM_HORIZON")
+    found = await rest(client, token)
+    assert len(found) == len(set(found)) == 20_001
+    for i in range(40):
+        assert [int(d.split()[1]) for d in found[1:] if int(d.split()[0]) == i] == list(range(500))
+
+
+async def test_a_repeat_is_not_acknowledged_before_the_first_is_durable(
+    client: StreamClient, disk: SlowDisk
+) -> None:
+    stamp = ProducerStamp("p", 0, [1])
+    disk.hold()
+    calls = []
+    for _ in range(3):
+        calls.append(
+            asyncio.create_task(client.put_records(STREAM, [PutEntry(b"x", "k")], producer=stamp))
+        )
+        await disk.sync_has_begun()
+    done, _ = await asyncio.wait(calls, timeout=0.2)
+    assert not done
+    disk.let_go()
+    results = await asyncio.gather(*calls)
+    assert len({result[0].sequence_number for result in results}) == 1
+    token = await client.get_shard_iterator(STREAM, SHARD, "TRIM_HORIZON")
+    assert await rest(client, token) == [b"x"]
+
+
+async def test_a_stream_deleted_in_the_middle_of_a_put(
+    client: StreamClient, disk: SlowDisk
+) -> None:
+    disk.hold()
+    putting = put(client, b"x")
+    await disk.sync_has_begun()
+    deleting = asyncio.create_task(client.call("DeleteStream", {"StreamName": STREAM}))
+    await asyncio.sleep(0.05)
+    disk.let_go()
+    await asyncio.gather(putting, deleting)  # it was stored, and then it was deleted
+    await client.ensure_stream(STREAM, shards=1)
+    token = await client.get_shard_iterator(STREAM, SHARD, "TRIM_HORIZON")
+    assert await rest(client, token) == []
+
+
+async def test_a_split_with_a_full_disk_remembers_nothing_that_was_not_stored(
+    client: StreamClient, disk: SlowDisk
+) -> None:
+    """The producer's memory is cut at the split while the refused records are still in it."""
+    stamp = ProducerStamp("p", 0, list(range(20)))
+    entries = [PutEntry(b"%d" % i, f"key {i}") for i in range(20)]
+    disk.hold()
+    first = put(client, b"first")
+    await disk.sync_has_begun()
+    split = asyncio.create_task(
+        client.call(
+            "SplitShard",
+            {"StreamName": STREAM, "ShardToSplit": SHARD, "NewStartingHashKey": str(2**127)},
+        )
+    )
+    await asyncio.sleep(0.05)
+    producing = asyncio.create_task(client.put_records(STREAM, entries, producer=stamp))
+    await asyncio.sleep(0.05)
+    disk.is_full = True
+    disk.let_go()
+    await first
+    await asyncio.gather(split, producing, return_exceptions=True)
+    disk.is_full = False
+    await client.put_records(STREAM, entries, producer=stamp)
+    found: list[bytes] = []
+    for shard in await client.list_shards(STREAM):
+        token = await client.get_shard_iterator(STREAM, shard.shard_id, "TRIM_HORIZON")
+        found += await rest(client, token)
+    assert sorted(found) == sorted([b"first", *(entry.data for entry in entries)])
+
+
 async def test_reading_a_segment_while_it_is_sealed(tmp_path: Path, clock: ManualClock) -> None:
     """The writer once closed the file before readers had been moved to the new one."""
     disk = SlowDisk()
