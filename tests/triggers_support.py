@@ -74,7 +74,10 @@ async def put_numbers(
 ) -> None:
     """Records `start`..`stop` - 1 as text, spread over `keys` partition keys."""
     producer = Producer(client, stream)
-    await producer.put_batch([PutEntry(b"%d" % n, f"key-{n % keys}") for n in range(start, stop)])
+    async with asyncio.timeout(60):  # it would try for ever
+        await producer.put_batch(
+            [PutEntry(b"%d" % n, f"key-{n % keys}") for n in range(start, stop)]
+        )
 
 
 def assert_each_once_in_order(records: Sequence[Record], count: int) -> None:

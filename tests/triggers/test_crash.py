@@ -13,6 +13,7 @@ import signal
 import pytest
 
 from headrace.core.client import StreamClient
+from headrace.core.testing.server_process import ServerProcess
 from headrace.triggers.testing import STEPS
 from triggers_support import (
     COPY,
@@ -81,10 +82,16 @@ async def test_a_batch_killed_after_it_was_prepared_is_not_run_again(
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_killed_at_any_time(pipeline: Pipeline, streams: StreamClient, seed: int) -> None:
-    """Scenario 34: while records arrive, twelve lives of random length."""
+async def test_killed_at_any_time(
+    pipeline: Pipeline, streams: StreamClient, server: ServerProcess, seed: int
+) -> None:
+    """Scenario 34: twelve lives of random length while records arrive; now and then the handler
+    takes its process down, or the stream is killed as well."""
     chance = random.Random(seed)
-    pipeline.write(batch={"size": 5})
+    crashing = COPY.replace("numbers = []", "import random; numbers = []").replace(
+        "    with open", "    if random.random() < 0.1: os._exit(1)\n    with open"
+    )
+    pipeline.write(crashing, batch={"size": 5}, retries="forever")
     count = 0
     for _ in range(12):
         runner = pipeline.start()
@@ -92,7 +99,13 @@ async def test_killed_at_any_time(pipeline: Pipeline, streams: StreamClient, see
             await put_numbers(streams, "in", count, count + 10)
             count += 10
             await asyncio.sleep(chance.uniform(0.0, 0.5))
-        runner.kill()
+        if chance.random() < 0.25:
+            server.kill()
+            await asyncio.sleep(chance.uniform(0.0, 0.5))
+            runner.kill()
+            server.start()
+        else:
+            runner.kill()
     pipeline.start()
     await until_drained(streams)
     assert_each_once_in_order(await read_all(streams, "out"), count)
