@@ -12,9 +12,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from headrace.core.consumer import ReadBatch
-
 from headrace.core.clock import Clock
+from headrace.core.consumer import ReadBatch
 from headrace.triggers.event import MAX_EVENT_BYTES, Batch, EncodedRecord, EventSource, size_bytes
 
 MAX_READ_RECORDS = 1_000  # what is read ahead of the batches stays in memory
