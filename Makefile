@@ -38,7 +38,8 @@ test: $(STAMP) ## Run the tests (TEST_ARGS="-k name" for some of them)
 
 check: $(STAMP) ## Formatting, lint, types, import rules, the files in configs/
 	$(BIN)/ruff format --check .
-	$(BIN)/ruff check --no-cache . # its cache does not see that an imported file came or went
+	@# Without its cache, which does not see that an imported file came or went.
+	$(BIN)/ruff check --no-cache .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	for file in configs/*.yaml; do $(BIN)/headrace check $$file || exit; done
