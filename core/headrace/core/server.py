@@ -103,9 +103,9 @@ class Server:
         scheme = "http" if self._tls is None else "https"
         self._endpoint = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
         capacity = Capacity(self._clock) if self._config.limits == "aws" else None
-        dispatcher = Dispatcher(self._catalog, self._streams, capacity)
+        self._dispatcher = Dispatcher(self._catalog, self._streams, capacity)
         keys = {key: AccessKey(secret) for key, secret in self._config.access_keys.items()}
-        app = KinesisApp(dispatcher, Authenticator(keys, self._clock), self._management)
+        app = KinesisApp(self._dispatcher, Authenticator(keys, self._clock), self._management)
         config = uvicorn.Config(
             app,
             http=FirstBytesProtocol,
@@ -178,6 +178,7 @@ class Server:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._dispatcher.close()
         self._uvicorn.should_exit = True
         await asyncio.gather(self._serving, return_exceptions=True)
         await self._streams.close()

@@ -7,6 +7,7 @@ a distributed one (the Kafka protocol) implements the same two. Nothing above ma
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -62,6 +63,10 @@ class RecordSlice(Protocol):
     def missed(self) -> bool:
         """Records between the position asked for and the first one given have expired unread."""
 
+    @property
+    def last_sequence_number(self) -> str:
+        """Of the last record of `parts`, which must not be empty."""
+
 
 class ShardLog(Protocol):
     """The records of one stream, by shard."""
@@ -87,6 +92,13 @@ class ShardLog(Protocol):
         """Records from `position` on, at least one if there are any. Only durable ones.
 
         What lies before `floor` has expired and is not given.
+        """
+
+    def arrival(self, shard: int) -> asyncio.Future[None]:
+        """Done as soon as more of the shard can be read than now, or its stream's shards change.
+
+        Ask before reading what there is, and nothing slips through in between. Cancel it when it
+        is not wanted any more.
         """
 
     def find_time(self, shard: int, at_ms: int) -> Position:

@@ -22,6 +22,7 @@ from headrace.core.log.format import (
     records_region,
 )
 from headrace.core.log.index import FrameEntry
+from headrace.core.log.rendering import last_sequence_number
 from headrace.core.log.segment import ActiveSegment, SealedSegment
 from headrace.core.model.sequence import BEGINNING, Position
 
@@ -44,6 +45,11 @@ class Slice(NamedTuple):
     next: Position
     next_arrival_ms: int | None
     missed: bool = False
+
+    @property
+    def last_sequence_number(self) -> str:
+        """Of the last record of `parts`, which must not be empty."""
+        return last_sequence_number(self.parts[-1])
 
 
 class SegmentReader:

@@ -103,6 +103,16 @@ class GetAnswer:
     child_shards: list[dict[str, Any]]
 
 
+@dataclass(slots=True)
+class ShardRead:
+    """A read of a shard. `is_end`: nothing will ever follow, and these are its children."""
+
+    slice: RecordSlice
+    millis_behind_latest: int
+    is_end: bool = False
+    child_shards: list[dict[str, Any]] = field(default_factory=list)
+
+
 class RecordService:
     """The record operations on a catalog of streams."""
 
@@ -299,23 +309,32 @@ class RecordService:
         stream = self._catalog.find_readable(
             caller, request.get("StreamName"), request.get("StreamARN")
         )
-        number = shard_number(request["ShardId"])
-        shard = find_shard(stream, number) if number is not None else None
-        if shard is None:
-            raise ResourceNotFound(
-                f"Shard {request['ShardId'] if number is None else shard_id(number)} in stream "
-                f"{stream.name} under account {stream.account} does not exist"
-            )
+        shard = shard_named(stream, request["ShardId"])
         opened = self._catalog.opened(stream)
-        position = self._starting_position(stream, shard, opened, request)
+        position = self.starting_position(
+            stream,
+            shard,
+            opened,
+            request["ShardIteratorType"],
+            request.get("StartingSequenceNumber"),
+            request.get("Timestamp"),
+        )
         now_ms = self._clock.now_ms()
         return {"ShardIterator": self._iterators.issue(stream.uid, shard.number, position, now_ms)}
 
-    def _starting_position(
-        self, stream: StreamState, shard: ShardState, opened: OpenStream, request: dict[str, Any]
+    def starting_position(
+        self,
+        stream: StreamState,
+        shard: ShardState,
+        opened: OpenStream,
+        kind: str,
+        text: str | None,
+        at_ms: int | None,
     ) -> Position:
-        kind = request["ShardIteratorType"]
-        text = request.get("StartingSequenceNumber")
+        """Where reading starts; `kind` is a ShardIteratorType, `text` a sequence number.
+
+        Raises InvalidArgument when they do not go together, or not with this shard.
+        """
         if kind in ("AT_SEQUENCE_NUMBER", "AFTER_SEQUENCE_NUMBER"):
             if text is None:
                 raise InvalidArgument(_SEQUENCE_RULE.format(kind, "no StartingSequenceNumber"))
@@ -326,7 +345,6 @@ class RecordService:
             return BEGINNING
         if kind == "LATEST":
             return opened.log.tail
-        at_ms = request.get("Timestamp")
         if at_ms is None:
             raise InvalidArgument(
                 "Must specify timestampInMillis parameter for iterator of type AT_TIMESTAMP. "
@@ -389,23 +407,37 @@ class RecordService:
             )
         if self._capacity is not None:
             self._capacity.check_read(stream, shard)
-        floor = self._floor(opened, shard.number)
-        found = opened.log.read(
-            shard.number,
-            iterator.position,
-            floor=floor,
-            max_records=limit,
-            max_bytes=MAX_GET_BYTES,
+        read = self.read(
+            opened, shard, iterator.position, max_records=limit, max_bytes=MAX_GET_BYTES
         )
+        found = read.slice
         if self._capacity is not None:
             # as stored: close to what AWS counts, and known without looking at any record
             self._capacity.charge_read(stream, shard, sum(map(len, found.parts)) * 3 // 4)
-        at_end = found.next_arrival_ms is None
-        behind_ms = 0 if at_end else max(now_ms - (found.next_arrival_ms or 0), 0)
-        if at_end and not shard.is_open and shard.number not in opened.closing:
-            return GetAnswer(found, None, 0, _children(stream, shard))
+        if read.is_end:
+            return GetAnswer(found, None, 0, read.child_shards)
         token = self._iterators.issue(stream.uid, shard.number, found.next, now_ms)
-        return GetAnswer(found, token, behind_ms, [])
+        return GetAnswer(found, token, read.millis_behind_latest, [])
+
+    def read(
+        self,
+        opened: OpenStream,
+        shard: ShardState,
+        position: Position,
+        *,
+        max_records: int,
+        max_bytes: int,
+    ) -> ShardRead:
+        """What is there from a position on, without what has expired."""
+        floor = self._floor(opened, shard.number)
+        found = opened.log.read(
+            shard.number, position, floor=floor, max_records=max_records, max_bytes=max_bytes
+        )
+        if found.next_arrival_ms is not None:
+            return ShardRead(found, max(self._clock.now_ms() - found.next_arrival_ms, 0))
+        if shard.is_open or shard.number in opened.closing:
+            return ShardRead(found, 0)
+        return ShardRead(found, 0, is_end=True, child_shards=_children(opened.stream, shard))
 
     def _floor(self, opened: OpenStream, shard: int) -> Position:
         """Where the shard's first unexpired record is; looked up once a second."""
@@ -418,6 +450,18 @@ class RecordService:
         floor = opened.log.find_time(shard, horizon_ms)
         opened.floors[shard] = (horizon_ms, floor)
         return floor
+
+
+def shard_named(stream: StreamState, text: str) -> ShardState:
+    """The shard of that id. Raises ResourceNotFound as reading operations do."""
+    number = shard_number(text)
+    shard = find_shard(stream, number) if number is not None else None
+    if shard is None:
+        raise ResourceNotFound(
+            f"Shard {text if number is None else shard_id(number)} in stream {stream.name} under "
+            f"account {stream.account} does not exist"
+        )
+    return shard
 
 
 _SEQUENCE_RULE = (

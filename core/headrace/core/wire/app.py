@@ -7,10 +7,12 @@ starting the data path.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import itertools
 import os
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping, Sequence
+from contextlib import aclosing
 from typing import Any, Protocol
 
 from headrace.core.errors import (
@@ -23,13 +25,14 @@ from headrace.core.errors import (
 )
 from headrace.core.limits import MAX_PUT_REQUEST_BYTES
 from headrace.core.service.caller import Caller
-from headrace.core.wire import codec
+from headrace.core.wire import codec, event_stream
 from headrace.core.wire.dispatch import Dispatcher
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+_Reply = tuple[int, list[tuple[bytes, bytes]], bytes | AsyncGenerator[bytes, None]]
 
 # 10 MiB of data in base64, 500 partition keys of 256 characters in the widest escape, names
 MAX_BODY_BYTES = MAX_PUT_REQUEST_BYTES // 3 * 4 + 500 * (256 * 6 + 128) + 65_536
@@ -97,7 +100,7 @@ class KinesisApp:
         if body is None:
             return  # the client went away: there is nobody to answer
         if isinstance(body, ServiceError):
-            answer = codec.encode_error(
+            answer: _Reply = codec.encode_error(
                 body, codec.CBOR if content_type == codec.CBOR else codec.JSON
             )
         else:
@@ -108,17 +111,22 @@ class KinesisApp:
             (b"x-amzn-requestid", self._request_id()),
             (b"x-amz-id-2", _EXTENDED_ID),
         ]
+        if b"origin" in headers:
+            response_headers += _CORS
+        if not isinstance(out, bytes):
+            response_headers.append((b"content-type", event_stream.MEDIA_TYPE.encode()))
+            start = {"type": "http.response.start", "status": status, "headers": response_headers}
+            await _stream(start, out, receive, send)
+            return
         if status == 200:
             response_headers.append((b"content-type", content_type.encode()))
             response_headers.append((b"content-length", b"%d" % len(out)))
-        if b"origin" in headers:
-            response_headers += _CORS
         await send({"type": "http.response.start", "status": status, "headers": response_headers})
         await send({"type": "http.response.body", "body": out})
 
     async def _answer(
         self, scope: Scope, headers: dict[bytes, bytes], content_type: str, body: bytes
-    ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    ) -> _Reply:
         """Content type, target, authentication, then the body.
 
         AWS looks at the body before the signature; here nothing is parsed for a stranger.
@@ -203,6 +211,36 @@ async def _read_body(receive: Receive, headers: dict[bytes, bytes]) -> bytes | S
         parts.append(part)
         if not message.get("more_body"):
             return b"".join(parts)
+
+
+async def _stream(
+    start: MutableMapping[str, Any],
+    chunks: AsyncGenerator[bytes, None],
+    receive: Receive,
+    send: Send,
+) -> None:
+    """Send chunks as they come, until they end or the client goes away."""
+
+    async def pump() -> None:
+        async with aclosing(chunks):
+            await send(start)
+            async for chunk in chunks:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+
+    async def gone() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    sending, leaving = asyncio.ensure_future(pump()), asyncio.ensure_future(gone())
+    try:
+        await asyncio.wait([sending, leaving], return_when=asyncio.FIRST_COMPLETED)
+        if sending.done():
+            sending.result()
+    finally:
+        sending.cancel()
+        leaving.cancel()
+        await asyncio.gather(sending, leaving, return_exceptions=True)
 
 
 def _too_large() -> ServiceError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -41,8 +41,9 @@ from headrace.core.service.records import RecordService, Stamp
 from headrace.core.service.scaling import ScalingService
 from headrace.core.service.shards import ShardService
 from headrace.core.service.streams import StreamService
+from headrace.core.service.subscriptions import SubscriptionService
 from headrace.core.service.tags import TagService
-from headrace.core.wire import codec, hot, validation
+from headrace.core.wire import codec, event_stream, hot, validation
 
 log = logging.getLogger("headrace.core")
 
@@ -58,11 +59,14 @@ Operation = Callable[[Caller, dict[str, Any]], Awaitable[dict[str, Any]]]
 
 
 class Answer(NamedTuple):
-    """What goes back: status, headers beyond the usual ones, body."""
+    """What goes back: status, headers beyond the usual ones, body.
+
+    A body that is sent bit by bit is an event stream.
+    """
 
     status: int
     headers: list[tuple[bytes, bytes]]
-    body: bytes
+    body: bytes | AsyncGenerator[bytes, None]
 
 
 class Dispatcher:
@@ -73,6 +77,7 @@ class Dispatcher:
     ) -> None:
         self._records = records = RecordService(catalog, capacity)
         shards = ShardService(catalog)
+        self._subscriptions = SubscriptionService(catalog, records)
         self._leases = LeaseService(
             catalog.engine.control.submit, lambda: catalog.state.leases, clock=catalog.clock
         )
@@ -134,7 +139,12 @@ class Dispatcher:
             "PutRecords": self._put_records,
             "PutRecord": self._put_record,
             "GetRecords": self._get_records,
+            "SubscribeToShard": self._subscribe_to_shard,
         }
+
+    def close(self) -> None:
+        """End what would go on for minutes: the server stops."""
+        self._subscriptions.close()
 
     @property
     def operations(self) -> frozenset[str]:
@@ -220,6 +230,13 @@ class Dispatcher:
         refuse_dry_run(is_dry)
         extra = [RECORDS_EXPIRED_HEADER] if answer.slice.missed else []
         return Answer(200, extra, hot.render_get_records(answer, content_type))
+
+    async def _subscribe_to_shard(
+        self, caller: Caller, content_type: str, headers: Mapping[bytes, bytes], body: bytes
+    ) -> Answer:
+        request = _validate("SubscribeToShard", codec.decode(body, content_type))
+        events = self._subscriptions.subscribe(caller, request)
+        return Answer(200, [], event_stream.encode_events(events, content_type))
 
     async def _extension(self, caller: Caller, name: str, body: bytes) -> Answer:
         """Headrace's own operations: leases. JSON only."""

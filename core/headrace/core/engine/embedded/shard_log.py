@@ -57,6 +57,7 @@ class EmbeddedShardLog:
         self._last_commit_s = 0.0
         self._mark_timer: asyncio.TimerHandle | None = None
         self._failed: BaseException | None = None
+        self._arrivals: dict[int, set[asyncio.Future[None]]] = {}
 
     # -- putting -------------------------------------------------------------------------------
 
@@ -201,8 +202,11 @@ class EmbeddedShardLog:
         self._writing = False
         error = future.exception()
         if error is None:
-            self._log.publish(future.result())
+            written = future.result()
+            self._log.publish(written)
             _answer(waiters, None)
+            if self._arrivals:
+                self._announce({shard for shard, _ in written.entries})
         elif isinstance(error, StorageFull):
             self._log.fail(window)
             self._in_flight_bytes = 0
@@ -247,6 +251,26 @@ class EmbeddedShardLog:
             shard, position, floor=floor, max_records=max_records, max_bytes=max_bytes
         )
 
+    def arrival(self, shard: int) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = self._loop.create_future()
+        waiting = self._arrivals.setdefault(shard, set())
+        waiting.add(future)
+        future.add_done_callback(lambda done: self._forget_arrival(shard, done))
+        return future
+
+    def _forget_arrival(self, shard: int, future: asyncio.Future[None]) -> None:
+        waiting = self._arrivals.get(shard)
+        if waiting is not None:
+            waiting.discard(future)
+            if not waiting:
+                del self._arrivals[shard]
+
+    def _announce(self, shards: Iterable[int]) -> None:
+        for shard in shards:
+            for future in tuple(self._arrivals.get(shard, ())):
+                if not future.done():
+                    future.set_result(None)
+
     def find_time(self, shard: int, at_ms: int) -> Position:
         return self._log.find_time(shard, at_ms)
 
@@ -265,12 +289,14 @@ class EmbeddedShardLog:
     async def seal(self, ranges: Iterable[HashKeyRange]) -> None:
         await self._durable()
         self._log.memory.add_boundaries(ranges)
+        self._announce(tuple(self._arrivals))  # a shard may have ended
 
     def trim(self, before_ms: int) -> int:
         return self._log.trim(before_ms)
 
     async def close(self) -> None:
         """Finish what is in flight, vouch for it, release the files."""
+        self._announce(tuple(self._arrivals))
         while self._failed is None and (self._writing or self._log.window is not None):
             await self._durable()
         if self._mark_timer is not None:

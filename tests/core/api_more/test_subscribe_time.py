@@ -1,0 +1,277 @@
+"""SubscribeToShard by the clock and byte by byte: idle events, lifetime, takeover, encodings."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import cbor2
+import pytest
+from botocore.eventstream import EventStreamBuffer, EventStreamMessage
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api_support import ACCOUNT, CBOR, JSON, SIGNED, server_here
+from headrace.core.client import StreamClient
+from headrace.core.model.records import PutEntry
+from headrace.core.part import StreamTarget
+from headrace.core.server import Server
+from headrace.core.testing.manual_clock import ManualClock
+from headrace.core.wire.codec import decode_cbor
+from headrace.core.wire.event_stream import message
+
+ARN = f"arn:aws:kinesis:us-east-1:{ACCOUNT}:stream/s"
+SHARD = "shardId-000000000000"
+
+
+@dataclass
+class Here:
+    """A server on a clock of the test's own, with stream `s` of one shard and consumer `c`."""
+
+    server: Server
+    client: StreamClient
+    clock: ManualClock
+    consumer: str
+    session: aiohttp.ClientSession
+
+    async def subscribe(self, kind: str = "LATEST", content_type: str = JSON) -> Reader:
+        request = {
+            "ConsumerARN": self.consumer,
+            "ShardId": SHARD,
+            "StartingPosition": {"Type": kind},
+        }
+        body = cbor2.dumps(request) if content_type == CBOR else json.dumps(request).encode()
+        headers = {
+            **SIGNED,
+            "Content-Type": content_type,
+            "X-Amz-Target": "Kinesis_20131202.SubscribeToShard",
+        }
+        response = await self.session.post(self.server.endpoint, data=body, headers=headers)
+        return Reader(response, self.clock)
+
+    async def put(self, data: bytes) -> None:
+        await self.client.put_records("s", [PutEntry(data, "k")])
+
+
+class Reader:
+    """The messages of one event stream, parsed by botocore."""
+
+    def __init__(self, response: aiohttp.ClientResponse, clock: ManualClock) -> None:
+        self.response = response
+        self._clock = clock
+        self._buffer = EventStreamBuffer()
+
+    async def next(self) -> EventStreamMessage | None:
+        """The next message; None at the end."""
+        async with asyncio.timeout(10):
+            while True:
+                for found in self._buffer:
+                    return found
+                chunk = await self.response.content.readany()
+                if not chunk:
+                    return None
+                self._buffer.add_data(chunk)
+
+    async def event(self) -> dict[str, Any]:
+        found = await self.next()
+        assert found is not None
+        assert found.headers[":event-type"] == "SubscribeToShardEvent", found.payload
+        event: dict[str, Any] = json.loads(found.payload)
+        return event
+
+    async def nothing_yet(self) -> None:
+        """Nothing has come and nothing is on its way."""
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                self._buffer.add_data(await self.response.content.readany())
+
+    def close(self) -> None:
+        self.response.close()
+
+
+@pytest.fixture
+async def here(tmp_path: Path) -> AsyncIterator[Here]:
+    clock = ManualClock()
+    async with (
+        server_here(tmp_path / "data", clock) as server,
+        StreamClient(StreamTarget(endpoint=server.endpoint)) as client,
+        aiohttp.ClientSession() as session,
+    ):
+        await client.call("CreateStream", {"StreamName": "s", "ShardCount": 1})
+        answer = await client.call(
+            "RegisterStreamConsumer", {"StreamARN": ARN, "ConsumerName": "c"}
+        )
+        yield Here(server, client, clock, answer["Consumer"]["ConsumerARN"], session)
+
+
+async def test_the_first_message_is_the_initial_response(here: Here) -> None:
+    reader = await here.subscribe()
+    assert reader.response.status == 200
+    assert reader.response.headers["content-type"] == "application/vnd.amazon.eventstream"
+    assert reader.response.headers["x-amzn-requestid"]
+    first = await reader.next()
+    assert first is not None
+    assert first.headers == {
+        ":message-type": "event",
+        ":event-type": "initial-response",
+        ":content-type": "application/json",
+    }
+    assert first.payload == b"{}"
+    event = await reader.next()
+    assert event is not None
+    assert event.headers[":event-type"] == "SubscribeToShardEvent"
+    reader.close()
+
+
+async def test_empty_events_while_idle(here: Here) -> None:
+    reader = await here.subscribe()
+    await reader.next()
+    first = await reader.event()
+    assert first["Records"] == []
+    await here.clock.advance(4_999)
+    await reader.nothing_yet()
+    await here.clock.advance(1)
+    again = await reader.event()
+    assert again["Records"] == []
+    assert again["ContinuationSequenceNumber"] == first["ContinuationSequenceNumber"]
+    # a record starts the wait over
+    await here.clock.advance(3_000)
+    await here.put(b"x")
+    event = await reader.event()
+    assert len(event["Records"]) == 1
+    await here.clock.advance(4_999)
+    await reader.nothing_yet()
+    await here.clock.advance(1)
+    after = await reader.event()
+    assert after["ContinuationSequenceNumber"] == event["Records"][0]["SequenceNumber"]
+    reader.close()
+
+
+async def test_it_ends_after_five_minutes(here: Here) -> None:
+    reader = await here.subscribe()
+    await reader.next()
+    count = 0
+    for _ in range(59):
+        await reader.event()
+        await here.clock.advance(5_000)
+        count += 1
+    await reader.event()
+    await here.clock.advance(4_999)
+    await reader.nothing_yet()
+    await here.clock.advance(1)
+    last = await reader.event()  # where to go on from
+    assert last["ContinuationSequenceNumber"]
+    assert await reader.next() is None
+    assert count == 59
+
+
+async def test_after_five_seconds_another_takes_over(here: Here) -> None:
+    old = await here.subscribe()
+    await old.next()
+    await old.event()
+    await here.clock.advance(4_999)
+    refused = await here.subscribe()
+    assert refused.response.status == 400
+    answer = await refused.response.json(content_type=None)
+    assert answer["__type"] == "ResourceInUseException"
+    await here.clock.advance(1)
+    new = await here.subscribe()
+    assert new.response.status == 200
+    await new.next()
+    await new.event()
+    await old.event()  # that of five seconds
+    end = await old.next()
+    assert end is not None
+    assert end.headers == {
+        ":message-type": "exception",
+        ":exception-type": "ResourceInUseException",
+        ":content-type": "application/json",
+    }
+    assert json.loads(end.payload)["message"].startswith("Another active subscription exists")
+    assert await old.next() is None
+    await here.put(b"x")
+    assert len((await new.event())["Records"]) == 1
+    new.close()
+
+
+async def test_cbor_payloads(here: Here) -> None:
+    await here.put(b"\x00\xff")
+    reader = await here.subscribe("TRIM_HORIZON", CBOR)
+    first = await reader.next()
+    assert first is not None
+    assert first.headers[":content-type"] == CBOR
+    assert cbor2.loads(first.payload) == {}
+    event = await reader.next()
+    assert event is not None
+    payload = decode_cbor(event.payload)  # timestamps are milliseconds, as the Java SDKs want
+    (record,) = payload["Records"]
+    assert record["Data"] == b"\x00\xff"
+    assert payload["ContinuationSequenceNumber"] == record["SequenceNumber"]
+    assert record["ApproximateArrivalTimestamp"] == here.clock.now_ms()
+    assert payload["MillisBehindLatest"] == 0
+    await here.client.call(
+        "SplitShard", {"StreamName": "s", "ShardToSplit": SHARD, "NewStartingHashKey": "100"}
+    )
+    last = await reader.next()
+    assert last is not None
+    end = cbor2.loads(last.payload)
+    assert "ContinuationSequenceNumber" not in end
+    assert [child["ParentShards"] for child in end["ChildShards"]] == [[SHARD], [SHARD]]
+    assert await reader.next() is None
+
+
+async def test_a_client_that_went_away_leaves_nothing_behind(here: Here) -> None:
+    before = len(asyncio.all_tasks())
+    for i in range(19):
+        answer = await here.client.call(
+            "RegisterStreamConsumer", {"StreamARN": ARN, "ConsumerName": f"n{i}"}
+        )
+        here.consumer = answer["Consumer"]["ConsumerARN"]
+        reader = await here.subscribe()
+        await reader.next()
+        reader.close()
+    async with asyncio.timeout(10):
+        while len(asyncio.all_tasks()) > before + 2:
+            await here.clock.settle()
+
+
+async def test_stopping_the_server_ends_subscriptions_at_once(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with (
+        server_here(tmp_path / "data", clock) as server,
+        StreamClient(StreamTarget(endpoint=server.endpoint)) as client,
+        aiohttp.ClientSession() as session,
+    ):
+        await client.call("CreateStream", {"StreamName": "s", "ShardCount": 1})
+        answer = await client.call(
+            "RegisterStreamConsumer", {"StreamARN": ARN, "ConsumerName": "c"}
+        )
+        here = Here(server, client, clock, answer["Consumer"]["ConsumerARN"], session)
+        reader = await here.subscribe()
+        await reader.next()
+        await reader.event()
+        started = time.monotonic()
+        stopping = asyncio.ensure_future(server.stop())
+        with contextlib.suppress(aiohttp.ClientError):
+            while await reader.next() is not None:
+                pass
+        assert time.monotonic() - started < 2.0
+        await stopping
+
+
+names = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=40)
+
+
+@given(st.dictionaries(names, st.text(max_size=100), max_size=6), st.binary(max_size=3000))
+def test_messages_are_read_as_written(headers: dict[str, str], payload: bytes) -> None:
+    buffer = EventStreamBuffer()
+    buffer.add_data(message(headers, payload) * 2)
+    for found in (buffer.next(), buffer.next()):
+        assert (found.headers, found.payload) == (headers, payload)
