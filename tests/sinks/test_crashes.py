@@ -86,7 +86,7 @@ class Worker:
     process: asyncio.subprocess.Process
 
     async def end(self) -> int:
-        _, errors = await asyncio.wait_for(self.process.communicate(), 60)
+        _, errors = await asyncio.wait_for(self.process.communicate(), 300)
         code = self.process.returncode
         assert code is not None
         assert code in (0, -signal.SIGKILL), errors.decode()
@@ -171,19 +171,28 @@ async def test_killed_again_in_the_middle_of_every_redo(target: Target) -> None:
 
 
 async def test_killed_at_random_again_and_again(target: Target) -> None:
+    await _kill_at_random(target, kills=6, records=RECORDS)
+
+
+@pytest.mark.slow
+async def test_killed_at_random_a_hundred_times(target: Target) -> None:
+    target.section["buffer"] = {"size": 20_000}
+    await _kill_at_random(target, kills=100, records=50_000)
+
+
+async def _kill_at_random(target: Target, *, kills: int, records: int) -> None:
     seed = int(os.environ.get("HEADRACE_TEST_SEED", time.time_ns() % 1_000_000))
     print(f"seed {seed}")
     chance = random.Random(seed)
-    kills = 0
-    for _ in range(int(os.environ.get("HEADRACE_TEST_KILLS", "8"))):
-        worker = await target.start()
+    for _ in range(kills):
+        worker = await target.start(records=records)
         await worker.ready()
         await asyncio.sleep(chance.random() * 0.4)
         if worker.process.returncode is None:
             worker.send(signal.SIGKILL)
-        kills += await worker.end() != 0
-    assert await target.run() == 0
-    await target.assert_exactly()
+        await worker.end()
+    assert await target.run(records=records) == 0
+    await target.assert_exactly(records)
     assert target.leftovers() == []
 
 
