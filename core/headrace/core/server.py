@@ -12,6 +12,7 @@ import contextlib
 import ipaddress
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -89,6 +90,7 @@ class Server:
 
     async def start(self) -> None:
         """Open the data folder and listen. Raises HeadraceError when either cannot be."""
+        _raise_open_files()
         sock = _bind(self._config)
         try:
             if self._config.tls is not None:
@@ -238,6 +240,13 @@ def serve(config: ServerConfig) -> int:
         print(f"headrace: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     return 0
+
+
+def _raise_open_files() -> None:
+    """Every stream and connection takes a file: the usual soft limit of 1,024 is for `select`."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _serve(config: ServerConfig) -> None:

@@ -308,9 +308,13 @@ class StreamLog:
         that lies before `floor`.
         """
         start = max(position, floor)
-        return self._reader.read(
+        part = self._reader.read(
             self._segments_from(start.frame_no), shard, position, start, max_records, max_bytes
         )
+        if part.next_arrival_ms is None and part.next < self.tail:
+            # a reader of a quiet shard need not look through the same segments again and again
+            return part._replace(next=self.tail)
+        return part
 
     def _segments_from(self, frame_no: int) -> Iterable[SealedSegment | ActiveSegment]:
         index = bisect_right(self._sealed, frame_no, key=lambda s: s.first_frame) - 1
