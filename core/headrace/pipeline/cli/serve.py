@@ -45,6 +45,14 @@ def serve_parser() -> argparse.ArgumentParser:
         help="aws: the capacity limits of the service; off: the hardware's (%(default)s)",
     )
     parser.add_argument(
+        "--state-delay-ms",
+        type=_milliseconds,
+        default=0,
+        metavar="MS",
+        help="how long streams and consumers are CREATING, UPDATING and DELETING, for those who "
+        "test their waiting (%(default)s)",
+    )
+    parser.add_argument(
         "--keys",
         type=Path,
         metavar="FILE",
@@ -92,6 +100,7 @@ def _config(parsed: argparse.Namespace, environment: Mapping[str, str]) -> Serve
         data=parsed.data,
         access_keys=read_keys(parsed.keys, environment),
         limits=parsed.limits,
+        state_delay_ms=parsed.state_delay_ms,
         tls=TlsConfig(certificate=parsed.certificate, key=parsed.key) if parsed.tls else None,
     )
 
@@ -119,6 +128,12 @@ def read_keys(path: Path | None, environment: Mapping[str, str]) -> dict[str, st
             raise ConfigError(f"{name}:{number}: expected ACCESS_KEY_ID:SECRET_ACCESS_KEY")
         keys[access_key_id] = secret
     return keys
+
+
+def _milliseconds(text: str) -> int:
+    if not text.isdigit() or int(text) > 3_600_000:
+        raise argparse.ArgumentTypeError(f"a delay is 0 to 3600000 milliseconds, not {text}")
+    return int(text)
 
 
 def _port(text: str) -> int:
