@@ -12,12 +12,15 @@ import textwrap
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
+import pytest
 import yaml
 
 from headrace.core.client import StreamClient
 from headrace.core.model.records import PutEntry, Record
 from headrace.core.producer import Producer
 from headrace.core.testing.server_process import ServerProcess
+from headrace.triggers.function import FunctionError
+from headrace.triggers.protocol import Emit, Invoke
 from headrace.triggers.testing import FAULT_VARIABLE
 from headrace.triggers.worker_pool import WorkerPool
 
@@ -223,3 +226,24 @@ async def leases(client: StreamClient) -> list[dict[str, str]]:
 
 async def checkpoints(client: StreamClient) -> dict[str, str]:
     return {lease["ShardId"]: lease.get("Checkpoint") or "" for lease in await leases(client)}
+
+
+async def call(pool: WorkerPool, event: object = None, *, timeout_ms: int = 20_000) -> object:
+    """Invoke with an event document, return what the handler returned."""
+    request = Invoke("request-1", json.dumps(event).encode(), timeout_ms)
+    answer, _ = await pool.invoke(request, on_start=lambda _version: None)
+    return json.loads(answer.payload)
+
+
+async def emits(pool: WorkerPool, event: object = None) -> list[Emit]:
+    request = Invoke("request-1", json.dumps(event).encode(), 20_000)
+    answer, _ = await pool.invoke(request, on_start=lambda _version: None)
+    return answer.emits
+
+
+async def failure(
+    pool: WorkerPool, event: object = None, *, timeout_ms: int = 20_000
+) -> FunctionError:
+    with pytest.raises(FunctionError) as caught:
+        await call(pool, event, timeout_ms=timeout_ms)
+    return caught.value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import textwrap
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -12,10 +13,22 @@ import pytest
 import uvloop
 
 from headrace.core.client import StreamClient
+from headrace.core.part import StreamTarget
+from headrace.core.retry import Backoff
+from headrace.core.testing.manual_clock import ManualClock
 from headrace.core.testing.server_process import ServerProcess
+from headrace.core.troubles import Troubles
+from headrace.triggers.config import BatchConfig
 from headrace.triggers.function import FunctionFile
+from headrace.triggers.invoke import Function
+from headrace.triggers.outbox import Outlet
 from headrace.triggers.protocol import Start
+from headrace.triggers.retry import FIRST_BACKOFF_MS, MAX_BACKOFF_MS
+from headrace.triggers.runner import TriggerTools
+from headrace.triggers.stats import TriggerStats
+from headrace.triggers.testing import MemoryLease
 from headrace.triggers.worker_pool import WorkerPool
+from shard_support import RECORDING, MakeShard, Shard
 from triggers_support import MakePool, Pipeline, WriteFunction
 
 
@@ -25,7 +38,7 @@ def pytest_asyncio_loop_factories(
 ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """The pipeline runs on uvloop; processes, pipes and sockets are tested on asyncio's as well."""
     loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"uvloop": uvloop.new_event_loop}
-    if item.path.name == "test_worker.py":
+    if item.path.name.startswith("test_worker"):
         loops["asyncio"] = asyncio.new_event_loop
     return loops
 
@@ -91,6 +104,58 @@ async def streams(client: StreamClient) -> AsyncIterator[StreamClient]:
     await client.ensure_stream("in", shards=2)
     await client.ensure_stream("out", shards=2)
     yield client
+
+
+@pytest.fixture
+async def make_shard(
+    tmp_path: Path, write_function: WriteFunction, make_pool: MakePool
+) -> AsyncIterator[MakeShard]:
+    """Start a runner whose handler records its calls and then does `act`."""
+    client = StreamClient(StreamTarget())
+    shards: list[Shard] = []
+
+    def make(
+        act: str = "pass",
+        *,
+        size: int = 100,
+        retries: int = 3,
+        reports: bool = False,
+        timeout_ms: int = 20_000,
+        lease: MemoryLease | None = None,
+        letters: Path | None = None,
+        source: str | None = None,
+        seam: Callable[[str], None] = lambda _step: None,
+    ) -> Shard:
+        clock = ManualClock()
+        calls = tmp_path / "calls"
+        path = write_function(source or RECORDING.format(calls=str(calls), act=act))
+        tools = TriggerTools(
+            function=Function(
+                trigger="function-handler",
+                arn="arn:aws:lambda:us-east-1:123456789012:function:function-handler",
+                pool=make_pool(path),
+                timeout_ms=timeout_ms,
+                retries=retries,
+                reports_item_failures=reports,
+            ),
+            file=FunctionFile(path),
+            batch=BatchConfig(size=size),
+            letters=letters or tmp_path / "dead-letters",
+            outlet=Outlet(client, "trigger-function-handler", clock),
+            stats=TriggerStats(),
+            troubles=Troubles(logging.getLogger("headrace.triggers"), clock),
+            clock=clock,
+            backoff=Backoff(initial_ms=FIRST_BACKOFF_MS, max_ms=MAX_BACKOFF_MS, chance=lambda: 0.0),
+            seam=seam,
+        )
+        shards.append(Shard(lease or MemoryLease(clock=clock), tools, calls))
+        return shards[-1]
+
+    yield make
+    for shard in shards:
+        shard.task.cancel()
+        await asyncio.gather(shard.task, return_exceptions=True)
+    await client.close()
 
 
 @pytest.fixture(autouse=True)

@@ -6,17 +6,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
 from headrace.core.clock import Clock
 from headrace.core.consumer import ReadBatch
-from headrace.core.errors import HeadraceError
-from headrace.core.racing import pause
 from headrace.core.retry import Backoff
 from headrace.core.troubles import Troubles
 from headrace.triggers import dead_letters, retry
@@ -26,14 +23,17 @@ from headrace.triggers.event import Batch, EventSource
 from headrace.triggers.function import FunctionFile, FunctionUnavailable
 from headrace.triggers.invoke import BatchRun, Function
 from headrace.triggers.outbox import EmitRefused, Outbox, Outlet
+from headrace.triggers.patience import Interrupted, Patience
 from headrace.triggers.protocol import Emit
 from headrace.triggers.stats import TriggerStats
 
-_LOOK_AGAIN_MS = 1_000  # how soon a changed function file ends a pause
+# Keys of troubles; what a shard is waiting to do reads as "cannot …".
+_EMIT = "put what was emitted"
+_FAILING = "failing"
+_FUNCTION = "function"  # of all shards: one file, one trouble
 _MESSAGE_CHARS = 300
 
 log = logging.getLogger("headrace.triggers")
-T = TypeVar("T")
 
 
 class Lease(Source, Protocol):
@@ -69,10 +69,6 @@ class TriggerTools:
     seam: Callable[[str], None] = lambda _step: None
 
 
-class Interrupted(Exception):
-    """The lease is to be given back; what is in hand is left as it is, none of it lost."""
-
-
 class ShardRunner:
     """Works through one shard for as long as its lease is held."""
 
@@ -81,7 +77,15 @@ class ShardRunner:
         self._source = source
         self._stream = stream
         self._tools = tools
-        self._in_trouble = asyncio.Event()
+        self._label = f"{tools.function.trigger} on {stream}/{lease.shard_id}"
+        self._patience = Patience(
+            label=self._label,
+            scope=lease.shard_id,
+            stopping=lease.stopping,
+            troubles=tools.troubles,
+            clock=tools.clock,
+            backoff=tools.backoff,
+        )
 
     async def run(self) -> None:
         """From the checkpoint on, batch after batch.
@@ -127,9 +131,11 @@ class ShardRunner:
             if not lease.stopping.is_set():
                 await lease.finish()
         except Interrupted:
-            log.info("%s: stopping; its batch in hand will be run again", self._label)
+            log.info("%s: stopping; the next start goes on with its batch in hand", self._label)
         finally:
             tools.stats.has_left(lease.shard_id)
+            tools.troubles.clear(_FUNCTION)  # a shard still held reports it again
+            self._patience.clear_all()
 
     async def _deliver(self, batch: Batch) -> Batch | None:
         """Steps 3 to 6 for one batch; the rest of it, when it is done only in part."""
@@ -168,78 +174,28 @@ class ShardRunner:
                 self._tools.stats.errors += 1
             match outcome.decision:
                 case retry.Done(count):
-                    self._tools.troubles.clear(self._key("failing"))
+                    self._patience.clear(_FAILING)
                     return count, Outbox(emits=outcome.emits)
                 case retry.GiveUp():
-                    self._tools.troubles.clear(self._key("failing"))
+                    self._patience.clear(_FAILING)
                     return len(run.batch), Outbox(dead_letter=run.dead_letter())
                 case retry.Again():
-                    text = (
+                    self._patience.report(
+                        _FAILING,
                         f"{self._label}: invocation {run.invokes} of the batch at "
                         f"{run.batch.first.sequence_number} failed and will be repeated: "
-                        f"{outcome.error!s:.{_MESSAGE_CHARS}}"
+                        f"{outcome.error!s:.{_MESSAGE_CHARS}}",
                     )
-                    await self._pause("failing", text, run.invokes)
-
-    async def _send(self, outbox: Outbox, sequence_number: str) -> None:
-        """Step 5. Returns when all of the outbox is out."""
-        tools = self._tools
-        if (letter := outbox.dead_letter) is not None:
-            place = await self._until_it_works(
-                "dead letter",
-                lambda: asyncio.to_thread(dead_letters.write, tools.letters, letter),
-            )
-            tools.stats.dead_letters += 1
-            log.warning("%s: gave a batch up; it is kept in %s", self._label, place)
-        if outbox.emits:
-            await self._until_it_works("emit", lambda: self._put(outbox.emits, sequence_number))
-            tools.stats.emitted += len(outbox.emits)
-        tools.seam("after_send")
-
-    async def _put(self, emits: Sequence[Emit], sequence_number: str) -> None:
-        await self._unless_stopping_in_trouble(
-            self._tools.outlet.put(
-                emits,
-                source=(self._stream, self._lease.shard_id),
-                sequence_number=sequence_number,
-                on_retry=lambda error: self._report("emit", error),
-            )
-        )
-
-    async def _examine(self, emits: Sequence[Emit]) -> None:
-        await self._until_it_works("emit", lambda: self._tools.outlet.examine(emits))
-
-    # Waiting, and saying why
-
-    async def _until_it_works(self, what: str, action: Callable[[], Awaitable[T]]) -> T:
-        """Repeat an action whose repetition is harmless. The shard waits meanwhile: a batch is
-        neither dropped nor overtaken because something around it is out of order."""
-        attempt = 0
-        while True:
-            try:
-                result = await action()
-            except EmitRefused:
-                raise
-            except (HeadraceError, OSError) as error:
-                attempt += 1
-                self._report(what, error)
-                await self._sleep(self._tools.backoff.next_ms(attempt - 1))
-            else:
-                self._tools.troubles.clear(self._key(what))
-                self._in_trouble.clear()
-                return result
+                    await self._patience.pause(run.invokes)
 
     async def _await_function(self, error: FunctionUnavailable, attempt: int) -> None:
         """Pause until the function's file has another content, or for a while."""
         tools = self._tools
-        tools.troubles.report("function", f"{tools.function.trigger}: paused: {error}")
-        if error.stack:
+        tools.troubles.report(_FUNCTION, f"{tools.function.trigger}: paused: {error}")
+        if error.stack and attempt == 1:
             log.info("%s: %s", tools.function.trigger, error.stack.rstrip())
         seen = self._code_version()
-        left_ms = tools.backoff.next_ms(attempt - 1)
-        while left_ms > 0 and self._code_version() == seen:
-            await self._sleep(min(left_ms, _LOOK_AGAIN_MS))
-            left_ms -= _LOOK_AGAIN_MS
+        await self._patience.pause(attempt, unless=lambda: self._code_version() != seen)
 
     def _code_version(self) -> str | None:
         try:
@@ -247,42 +203,36 @@ class ShardRunner:
         except FunctionUnavailable:
             return None
 
-    async def _pause(self, what: str, text: str, attempt: int) -> None:
-        self._tools.troubles.report(self._key(what), text)
-        await self._sleep(self._tools.backoff.next_ms(attempt - 1))
+    async def _send(self, outbox: Outbox, sequence_number: str) -> None:
+        """Step 5. Returns when all of the outbox is out."""
+        tools = self._tools
+        if (letter := outbox.dead_letter) is not None:
+            place = await self._patience.until_it_works(
+                "write a dead letter",
+                lambda: asyncio.to_thread(dead_letters.write, tools.letters, letter),
+            )
+            tools.stats.dead_letters += 1
+            log.warning("%s: gave a batch up; it is kept in %s", self._label, place)
+        if outbox.emits:
+            await self._patience.until_it_works(
+                _EMIT, lambda: self._put(outbox.emits, sequence_number)
+            )
+            tools.stats.emitted += len(outbox.emits)
+        tools.seam("after_send")
 
-    async def _sleep(self, duration_ms: float) -> None:
-        """Raises Interrupted when told to stop before it is over."""
-        await pause(self._tools.clock, duration_ms, self._lease.stopping)
-        if self._lease.stopping.is_set():
-            raise Interrupted
+    async def _put(self, emits: Sequence[Emit], sequence_number: str) -> None:
+        await self._patience.unless_hopeless(
+            self._tools.outlet.put(
+                emits,
+                source=(self._stream, self._lease.shard_id),
+                sequence_number=sequence_number,
+                on_retry=lambda error: self._patience.report_failure(_EMIT, error),
+            )
+        )
 
-    async def _unless_stopping_in_trouble(self, work: Coroutine[Any, Any, None]) -> None:
-        """Wait for work that repeats itself inside; give it up when stopping finds it failing.
-
-        It is safe at any moment: the outbox is durable and the next life sends it.
-        """
-
-        async def is_hopeless() -> None:
-            await self._lease.stopping.wait()
-            await self._in_trouble.wait()
-
-        working, hopeless = asyncio.create_task(work), asyncio.create_task(is_hopeless())
-        try:
-            await asyncio.wait({working, hopeless}, return_when=asyncio.FIRST_COMPLETED)
-            if working.done():
-                return working.result()
-            raise Interrupted
-        finally:
-            for task in (working, hopeless):
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, HeadraceError):
-                    await task
-
-    def _report(self, what: str, error: Exception) -> None:
-        self._in_trouble.set()
-        self._tools.troubles.report(
-            self._key(what), f"{self._label}: waiting, cannot {_DOING[what]}: {error}"
+    async def _examine(self, emits: Sequence[Emit]) -> None:
+        await self._patience.until_it_works(
+            _EMIT, lambda: self._tools.outlet.examine(emits), raises=EmitRefused
         )
 
     def _note_read(self, found: ReadBatch) -> None:
@@ -290,24 +240,11 @@ class ShardRunner:
         if found.lost_after is not None:
             first = found.records[0].sequence_number if found.records else "the oldest"
             self._tools.troubles.report(
-                self._key("lost"),
+                f"{self._lease.shard_id} lost",  # stands until somebody has seen it
                 f"{self._label}: the records after {found.lost_after} and before {first} "
                 "expired before they were read; raise the stream's retention",
             )
 
     def _note_invoke(self) -> None:
         self._tools.stats.invocations += 1
-        self._tools.troubles.clear("function")
-
-    def _key(self, what: str) -> str:
-        return f"{self._lease.shard_id} {what}"
-
-    @property
-    def _label(self) -> str:
-        return f"{self._tools.function.trigger} on {self._stream}/{self._lease.shard_id}"
-
-
-_DOING = {
-    "dead letter": "write a dead letter",
-    "emit": "put what was emitted",
-}
+        self._tools.troubles.clear(_FUNCTION)
