@@ -45,13 +45,18 @@ async def test_changes_what_differs_and_nothing_else(client: StreamClient) -> No
     assert (await summary(client, "web"))["RetentionPeriodHours"] == 24
 
 
-async def test_what_is_not_refused_is_done_all_the_same(client: StreamClient) -> None:
-    await ensure_declared(client, "web", spec(mode="provisioned", shards=1))
-    # Ten times the shards at once is more than the service does.
-    wanted = spec(mode="provisioned", shards=10, retention="48h")
-    with pytest.raises(HeadraceError, match="the stream web is not as declared: UpdateShardCount"):
-        await ensure_declared(client, "web", wanted)
-    assert (await summary(client, "web"))["RetentionPeriodHours"] == 48
+async def test_changes_shard_count_and_mode(client: StreamClient) -> None:
+    await ensure_declared(client, "web", spec(mode="provisioned", shards=2))
+    await ensure_declared(client, "web", spec(mode="provisioned", shards=4))
+    assert (await summary(client, "web"))["OpenShardCount"] == 4
+
+    await ensure_declared(client, "web", spec(mode="on-demand"))
+    assert (await summary(client, "web"))["StreamModeDetails"] == {"StreamMode": "ON_DEMAND"}
+
+    await ensure_declared(client, "web", spec(mode="provisioned", shards=2))
+    found = await summary(client, "web")
+    assert found["StreamModeDetails"] == {"StreamMode": "PROVISIONED"}
+    assert found["OpenShardCount"] == 2
 
 
 def free_port() -> int:
@@ -87,24 +92,27 @@ async def test_the_part_serves_the_declared_streams_with_its_keys(tmp_path: Path
     assert not part.health().ok
 
 
-async def test_what_is_refused_is_reported_and_the_rest_goes_on(tmp_path: Path) -> None:
+async def test_what_is_refused_is_reported_and_the_rest_is_done(tmp_path: Path) -> None:
     part = make_part(tmp_path, streams={"web": {"mode": "provisioned", "shards": 1}})
     running = asyncio.create_task(part.run())
     await until_ready(part, running)
     await part.stop()
     await running
 
-    wanted = {"web": {"mode": "provisioned", "shards": 10}, "more": None}
-    part = make_part(tmp_path, streams=wanted)
+    # Ten times the shards at once is more than the service does, within its limits.
+    wanted = {"web": {"mode": "provisioned", "shards": 10, "retention": "48h"}, "more": None}
+    part = make_part(tmp_path, limits="aws", streams=wanted)
     running = asyncio.create_task(part.run())
     await until_ready(part, running)
     problems = part.health().problems
     async with StreamClient(part.context.target) as client:
         assert len(await client.list_shards("more")) > 0
+        assert len(await client.list_shards("web")) == 1
+        assert (await summary(client, "web"))["RetentionPeriodHours"] == 48
     await part.stop()
     await running
     assert len(problems) == 1
-    assert "the stream web is not as declared" in problems[0]
+    assert "the stream web is not as declared: UpdateShardCount was refused" in problems[0]
 
 
 async def test_an_address_in_use_is_an_error_that_says_so(tmp_path: Path) -> None:
