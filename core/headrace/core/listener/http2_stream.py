@@ -153,6 +153,7 @@ class Http2Stream:
 
     async def _send(self, message: Message) -> None:
         if self._is_gone:
+            await asyncio.sleep(0)  # an application that only sends would take the loop for itself
             return
         kind = message["type"]
         if kind == "http.response.start" and not self._is_started:

@@ -10,6 +10,7 @@ of this file stands between the socket and it.
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any, ClassVar
 
 from uvicorn.config import Config
@@ -18,6 +19,7 @@ from uvicorn.server import ServerState
 
 ALPN_PROTOCOLS = ["h2", "http/1.1"]
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_UPGRADE = re.compile(rb"\r\nupgrade:[ \t]*h2c[ \t]*(?=\r\n|$)", re.IGNORECASE)
 
 
 class FirstBytesProtocol(asyncio.Protocol):
@@ -55,7 +57,7 @@ class FirstBytesProtocol(asyncio.Protocol):
         )
         self._transport.set_protocol(protocol)
         protocol.connection_made(self._transport)
-        protocol.data_received(self._first)
+        protocol.data_received(_without_upgrade(self._first))
 
     def _protocol_class(self) -> Any:
         if not self._first.startswith(PREFACE):
@@ -80,3 +82,15 @@ class FirstBytesProtocol(asyncio.Protocol):
         if self._silence is not None:
             self._silence.cancel()
             self._silence = None
+
+
+def _without_upgrade(first: bytes) -> bytes:
+    """An HTTP/1.1 request that offers HTTP/2 (`Upgrade: h2c`) goes on without the offer.
+
+    A server may decline it, but httptools takes such a request to end with its headers. Clients
+    that do so (Java's own, curl --http2) do it in a connection's first request.
+    """
+    if b"h2c" not in first:
+        return first
+    head, end, body = first.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"", head) + end + body

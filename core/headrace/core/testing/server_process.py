@@ -84,6 +84,10 @@ class ServerProcess:
         """SIGTERM; returns the exit code."""
         return self._end(signal.SIGTERM)
 
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal and go on."""
+        os.kill(self.pid, number)
+
     def wait(self, timeout_s: float = START_TIMEOUT_S) -> int:
         """Wait until it ends by itself; returns the exit code."""
         assert self._process is not None
