@@ -325,3 +325,62 @@ def _edit_positions(rig: Rig, path: str, value: int) -> None:
     with connection:
         connection.execute(f"UPDATE positions SET state = json_set(state, {path}, ?)", (value,))
     connection.close()
+
+
+@pytest.mark.parametrize("after_count", [1, 3, 6])
+async def test_crash_in_the_first_batch_then_a_copy_beside_files_with_the_same_header(
+    tmp_path: Path, after_count: int
+) -> None:
+    """The header alone does not tell which of two new files is the copy."""
+    rig = Rig(tmp_path)
+    header = "#Fields: " + "f" * 5000
+    log, other = rig.log("a.log"), rig.log("b.log")
+    log.write(header)
+    log.write_numbered(8)
+    await rig.step_into_crash(after_count)
+    other.write(header)
+    other.write_numbered(500)
+    log.copytruncate()
+    await rig.step(8)
+    rig.assert_once(log, other)
+    assert rig.losses() == []
+    await rig.stop()
+
+
+@pytest.mark.parametrize("header_bytes", [50, 5000])
+@pytest.mark.parametrize("after_count", [1, 3, 8])
+async def test_crash_in_the_first_batch_then_truncated_and_begun_with_the_same_header(
+    tmp_path: Path, header_bytes: int, after_count: int
+) -> None:
+    """Its lines must not pass for those at the same offsets that were put before."""
+    rig = Rig(tmp_path)
+    header = "#Fields: " + "f" * header_bytes
+    log = rig.log("a.log")
+    log.write(header)
+    log.write_numbered(8)
+    await rig.step_into_crash(after_count)
+    shipped = list(rig.lines)
+    log.truncate()
+    log.written = list(shipped)
+    log.write(header)
+    log.write_numbered(30)
+    await rig.step(8)
+    rig.assert_once(log)
+    await rig.stop()
+
+
+async def test_crash_between_a_common_header_and_what_follows(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    log = rig.log("a.log")
+    log.write("#Version: 1.0", "#Fields: date time")
+    await rig.step()
+    log.write_numbered(8)
+    await rig.step_into_crash(5)
+    shipped = list(rig.lines)
+    log.truncate()
+    log.written = list(shipped)
+    log.write("#Version: 1.0", "#Fields: date time")
+    log.write_numbered(30)
+    await rig.step(8)
+    rig.assert_once(log)
+    await rig.stop()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from headrace.agent.config import AgentConfig
 from headrace.agent.counters import Counters
+from headrace.agent.discovery import Listing
 from headrace.agent.flow import Flow, Putter
 from headrace.agent.hints import Hints
 from headrace.agent.lock import FolderLock
@@ -29,8 +30,9 @@ log = logging.getLogger("headrace.agent")
 _SAVE_MS = 200  # how often positions that have moved are made durable, all in one commit
 _COPY_MS = 600_000  # how often the copy of the positions is refreshed
 _ACTIVE_MS = 10_000  # how long a file that changed is looked at between scans
-_SCAN_SHARE = 20  # a scan that took t is followed by at least 20 t without one
-_SCAN_PAUSE_MS = 50  # and events, however many, do not bring it on sooner than this
+_SCAN_SHARE = 20  # a look at the disk takes a twentieth of one core's time at most,
+_SCAN_PAUSE_MAX_MS = 30_000  # however many files there are it comes at least so often,
+_SCAN_PAUSE_MIN_MS = 50  # and however many events there are not more often than this
 STOP_GRACE_MS = 10_000  # for puts under way when asked to stop
 
 
@@ -154,14 +156,9 @@ class Agent:
         self.store.abandon()
         self._release()
 
-    async def scan(self) -> set[str]:
-        """One look at the disk. Returns the folders where files are."""
-        listing = await self.scanner.scan()
-        folders = {os.path.dirname(path) for path in listing.keys}
-        folders.update(
-            str(glob.root) for flow in self._flows for glob in flow.globs if glob.root.is_dir()
-        )
-        return folders
+    async def scan(self) -> Listing:
+        """One look at the disk, and what follows from it. Returns what was seen."""
+        return await self.scanner.scan()
 
     async def drain(self) -> None:
         """Ship what the last scan found."""
@@ -197,17 +194,23 @@ class Agent:
 
     async def _scan_loop(self, hints: Hints) -> None:
         while True:
-            began_ms = self.clock.monotonic_ms()
             self._scan_soon.clear()
-            folders = await self.scan()
-            await asyncio.to_thread(hints.watch, folders)
-            took_ms = self.clock.monotonic_ms() - began_ms
-            pause_ms = max(_SCAN_PAUSE_MS, _SCAN_SHARE * took_ms)
+            listing = await self.scan()
+            await asyncio.to_thread(hints.watch, self._folders(listing))
+            pause_ms = min(
+                max(_SCAN_PAUSE_MIN_MS, _SCAN_SHARE * listing.cost_ms), _SCAN_PAUSE_MAX_MS
+            )
             await self.clock.sleep_ms(pause_ms)
             left_ms = self.config.scan_interval - pause_ms
             if left_ms > 0:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._scan_soon.wait(), left_ms / 1000)
+
+    def _folders(self, listing: Listing) -> set[str]:
+        """The folders where files are, or may appear."""
+        folders = {os.path.dirname(path) for path in listing.keys}
+        roots = {glob.root for flow in self._flows for glob in flow.globs}
+        return folders | {str(root) for root in roots if root.is_dir()}
 
     async def _look_loop(self) -> None:
         window_ms = max(10, min(flow.config.batch.window for flow in self._flows))

@@ -32,13 +32,11 @@ def is_archive(path: str) -> bool:
     return PurePath(path).suffix in ARCHIVE_SUFFIXES
 
 
-def may_be_copy(source: Source, position: Position) -> bool:
-    """Whether nothing in `source` speaks against its being a copy, whole or under way.
+def holds_marks(source: Source, position: Position) -> bool:
+    """Whether no mark speaks against the source's being a copy, whole or under way.
 
-    So it is for a file that just begins alike, too, while it is shorter than every mark.
+    So it is for every file that is shorter than the first mark.
     """
-    if position.head.common(source.read_at(0, HEAD_BYTES)) <= 0:
-        return False
     mark = _last_mark_within(source.state().size, position)
     return mark is None or _holds(source, mark)
 
@@ -47,18 +45,22 @@ def proof(source: Source, position: Position) -> int:
     """How many bytes show that `source` has what the position's file had; 0 if that is not so.
 
     It has to hold a mark. If nothing was acknowledged yet, it has to begin with all that is
-    known of the file's beginning.
+    known of the file's beginning, and to hold what was being put.
     """
-    head = position.head
-    common = head.common(source.read_at(0, HEAD_BYTES))
+    common = position.head.common(source.read_at(0, HEAD_BYTES))
     if common <= 0:
         return 0
-    if not position.marks:
-        return common if common == head.length else 0
-    mark = _last_mark_within(source.state().size, position)
-    if mark is None or not _holds(source, mark):
+    size, sent, matched = source.state().size, position.sent, common
+    if position.marks:
+        mark = _last_mark_within(size, position)
+        if mark is None or not _holds(source, mark):
+            return 0
+        matched = max(common, mark.offset - mark.start)
+    elif common < position.head.length or (sent is not None and sent.offset > size):
         return 0
-    return max(common, mark.offset - mark.start)
+    if sent is not None and sent.offset <= size and not _holds(source, sent):
+        return 0
+    return matched
 
 
 def _last_mark_within(size: int, position: Position) -> Mark | None:
@@ -150,11 +152,18 @@ def is_same_file(source: Source, position: Position) -> bool:
 
 
 def is_intact(source: Source, position: Position) -> bool:
-    """Whether the file still holds what was acknowledged, or at least begins as it did."""
-    if position.mark is not None:
-        return _holds(source, position.mark)
-    head = position.head
-    return head.begins(source.read_at(0, head.length))
+    """Whether the file still holds what was read of it.
+
+    While little is acknowledged that may be a header that many files share: then everything
+    known of the beginning, and of what was being put, has to be there too.
+    """
+    if position.mark is not None and not _holds(source, position.mark):
+        return False
+    if position.offset >= HEAD_BYTES:
+        return True
+    if not position.head.begins(source.read_at(0, position.head.length)):
+        return False
+    return position.sent is None or _holds(source, position.sent)
 
 
 def _open_quietly(path: str, *, is_compressed: bool) -> Source | None:

@@ -13,6 +13,7 @@ import fcntl
 import os
 import secrets
 import struct
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -87,17 +88,21 @@ class Head(msgspec.Struct, frozen=True, gc=False):
             not self.length or digest(data[: self.length]) == self.whole
         )
 
-    def common(self, data: bytes) -> int:
+    def common(self, data: bytes, digest_of: Callable[[int], bytes] | None = None) -> int:
         """How many bytes of this head and of `data` are known to be the same; -1 if they differ.
 
         All of the head where `data` is long enough, else the largest step that `data` reaches.
+        `digest_of` gives the digest of so many first bytes of `data`, for who remembers them.
         """
-        if len(data) >= self.length:
-            return self.length if self.begins(data) else -1
-        if not data:
+        if not self.length or not data:
             return 0
-        step = len(data).bit_length() - 1
-        return 1 << step if digest(data[: 1 << step]) == self.steps[step] else -1
+        if len(data) >= self.length:
+            length, value = self.length, self.whole
+        else:
+            step = len(data).bit_length() - 1
+            length, value = 1 << step, self.steps[step]
+        found = digest(data[:length]) if digest_of is None else digest_of(length)
+        return length if found == value else -1
 
 
 class Mark(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -9,6 +9,7 @@ have to: until the original is truncated (then it has the original's rest) or ha
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import pwd
@@ -25,6 +26,7 @@ from headrace.agent.rest import take_over
 from headrace.agent.source import Source, open_source
 from headrace.agent.tracked import LostTrack, Newcomer, TrackedFile
 from headrace.core.clock import Clock
+from headrace.core.errors import StorageError
 from headrace.core.troubles import Troubles
 
 log = logging.getLogger("headrace.agent")
@@ -53,6 +55,7 @@ class Newcomers:
         self._clock = clock
         self._pool = pool
         self._wake = wake
+        self._tracked: list[TrackedFile] = []
 
     async def welcome(self, listing: Listing) -> None:
         """Meet the new files of a listing, and decide on those met before."""
@@ -66,9 +69,23 @@ class Newcomers:
         fresh.sort(key=lambda found: (len(found.paths[0]), found.paths[0]))
         self._forget_unreadable(fresh)
         self._decide_all()
+        await self._store_tracked()
         for first in range(0, len(fresh), _SLICE_COUNT):
             await self._meet(fresh[first : first + _SLICE_COUNT])
             self._decide_all()
+            await self._store_tracked()
+
+    async def _store_tracked(self) -> None:
+        """Make the identities of the files tracked just now durable, in one commit.
+
+        If the disk refuses, the shipper says so when it comes to put under one of them.
+        """
+        tracked, self._tracked = self._tracked, []
+        if tracked:
+            with contextlib.suppress(StorageError):
+                await self._store.commit()
+                for file in tracked:
+                    file.is_stored = True
 
     async def _meet(self, fresh: list[Found]) -> None:
         """Open new files, as far as descriptors and rights allow; the others next time."""
@@ -187,7 +204,13 @@ class Newcomers:
             before = source.read_at(start, offset - start)
             position.advance(offset, Mark.at(offset, before), line_start=None)
         state = source.state()
-        file = TrackedFile(flow, position, size=state.size, mtime_ns=state.mtime_ns)
+        file = TrackedFile(
+            flow,
+            position,
+            self._registry.open_files,
+            size=state.size,
+            mtime_ns=state.mtime_ns,
+        )
         file.grown_ms = self._clock.monotonic_ms()
         file.is_linked = state.is_linked
         self._store.put(position)
@@ -196,6 +219,7 @@ class Newcomers:
         else:
             source.close()
         self._registry.add(file)
+        self._tracked.append(file)
         log.info("tailing %s to %s from byte %d", position.path, flow.stream, position.offset)
 
     def _forget_unreadable(self, fresh: list[Found]) -> None:

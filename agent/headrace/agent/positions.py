@@ -46,6 +46,7 @@ class Position(msgspec.Struct, kw_only=True):
     mtime_ns: int = 0
     head: Head = Head()
     marks: tuple[Mark, ...] = ()  # of the last acknowledged offsets, oldest first
+    sent: Mark | None = None  # of the end of what is being put, while little is acknowledged
     cut: int = 0  # a line ends here though no newline stands here; 0 is none
     line_start: int | None = None  # where the over-long line began that `offset` lies inside
     framing: int = 0  # max_line that decided where over-long lines are cut
@@ -70,13 +71,15 @@ class Position(msgspec.Struct, kw_only=True):
         self.marks = _thin((*self.marks, mark))
         if self.cut <= offset:
             self.cut = 0
+        if self.sent is not None and self.sent.offset <= offset:
+            self.sent = None
 
     def start_over(self) -> None:
         """A new generation: the file's content has been replaced, offsets begin at 0."""
         self.generation += 1
         self.offset = self.size = self.cut = self.lost_to = 0
         self.is_rotated = False
-        self.line_start = None
+        self.line_start = self.sent = None
         self.head = Head()
         self.marks = ()
 

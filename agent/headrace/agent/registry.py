@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import functools
 import resource
 from collections.abc import Iterator
+from typing import NamedTuple
 
-from headrace.agent.copies import may_be_copy, proof
-from headrace.agent.identity import HEAD_BYTES, FileKey, Head
+from headrace.agent.copies import holds_marks, proof
+from headrace.agent.identity import HEAD_BYTES, FileKey, Head, digest
 from headrace.agent.source import Source
 from headrace.agent.tracked import Newcomer, TrackedFile
 
 #: Descriptors that are not ours to use: sockets, the store, whatever the process has open.
 _RESERVED_FILES = 128
-#: Heads are indexed by the digests of their first 1, 2, 4, 8 and 16 bytes.
-_INDEX_STEP = 4
+#: Heads are indexed by the digests of their first 1, 16, 128 and 1024 bytes.
+_INDEX_STEPS = (0, 4, 7, 10)
+
+
+class _Place(NamedTuple):
+    """A place in the index: the digest of a stream's file's first 2^step bytes."""
+
+    stream: str
+    step: int
+    value: bytes
+    is_longest: bool = False  # nothing longer of the file is in the index
+
+
+def _places(stream: str, head: Head) -> list[_Place]:
+    return [
+        _Place(stream, step, head.steps[step]) for step in _INDEX_STEPS if step < len(head.steps)
+    ]
 
 
 class Registry:
@@ -24,8 +41,9 @@ class Registry:
         #: Files not tracked yet: empty, or perhaps copies. By stream and key.
         self.newcomers: dict[tuple[str, FileKey], Newcomer] = {}
         self._by_key: dict[tuple[str, FileKey], TrackedFile] = {}
-        self._by_head: dict[tuple[str, int, bytes], dict[str, TrackedFile]] = {}
-        self._indexed: dict[str, tuple[bytes, ...]] = {}
+        self.open_files: set[TrackedFile] = set()
+        self._by_head: dict[_Place, dict[str, TrackedFile]] = {}
+        self._places: dict[str, list[_Place]] = {}
         self.max_open_files = min(max_open_files, _raise_limit(max_open_files))
 
     def __iter__(self) -> Iterator[TrackedFile]:
@@ -56,38 +74,45 @@ class Registry:
             del self.files[identity]
         if self._by_key.get((file.flow.stream, file.key)) is file:
             del self._by_key[file.flow.stream, file.key]
-        self._drop_from_index(file.flow.stream, identity)
+        self._drop_from_index(identity)
 
     def index(self, file: TrackedFile) -> None:
         """Note how the file begins; call it again when its head has grown."""
-        identity, stream = file.position.identity, file.flow.stream
-        steps = file.position.head.steps[: _INDEX_STEP + 1]
-        if self._indexed.get(identity) == steps:
+        identity = file.position.identity
+        places = _places(file.flow.stream, file.position.head)
+        if places:
+            places.append(places[-1]._replace(is_longest=True))
+        if self._places.get(identity) == places:
             return
-        self._drop_from_index(stream, identity)
-        self._indexed[identity] = steps
-        for step, value in enumerate(steps):
-            self._by_head.setdefault((stream, step, value), {})[identity] = file
+        self._drop_from_index(identity)
+        self._places[identity] = places
+        for place in places:
+            self._by_head.setdefault(place, {})[identity] = file
 
-    def _drop_from_index(self, stream: str, identity: str) -> None:
-        for step, value in enumerate(self._indexed.pop(identity, ())):
-            entries = self._by_head[stream, step, value]
+    def _drop_from_index(self, identity: str) -> None:
+        for place in self._places.pop(identity, ()):
+            entries = self._by_head[place]
             entries.pop(identity, None)
             if not entries:
-                del self._by_head[stream, step, value]
+                del self._by_head[place]
 
     def originals_of(self, source: Source, stream: str) -> list[TrackedFile]:
         """Files that `source` may be a copy of, by what is remembered of them."""
-        steps = Head.of(source.read_at(0, HEAD_BYTES)).steps[: _INDEX_STEP + 1]
-        top = len(steps) - 1
-        found: list[TrackedFile] = []
-        for step, value in enumerate(steps):
-            for identity, file in self._by_head.get((stream, step, value), {}).items():
-                # Of a file whose head is shorter than the source's, its longest step decides.
-                is_longest = step in (top, len(self._indexed[identity]) - 1)
-                if is_longest and may_be_copy(source, file.position):
-                    found.append(file)
-        return found
+        data = source.read_at(0, HEAD_BYTES)
+        places = _places(stream, Head.of(data))
+        if not places:
+            return []
+        # Those known for at least as long a beginning as the source's, then those known for less.
+        candidates = list(self._by_head.get(places[-1], {}).values())
+        for place in places[:-1]:
+            candidates += self._by_head.get(place._replace(is_longest=True), {}).values()
+        # Equal beginnings are common among very many files, so each is digested once.
+        digest_of = functools.cache(lambda length: digest(data[:length]))
+        return [
+            file
+            for file in candidates
+            if file.position.head.common(data, digest_of) > 0 and holds_marks(source, file.position)
+        ]
 
     def copy_of(self, file: TrackedFile) -> Newcomer | None:
         """The newcomer that has the content the file had before it was truncated, or None."""
@@ -112,8 +137,7 @@ class Registry:
     @property
     def open_count(self) -> int:
         """Files held open."""
-        tracked = sum(1 for file in self.files.values() if file.source is not None)
-        return tracked + len(self.newcomers)
+        return len(self.open_files) + len(self.newcomers)
 
     def make_room(self, count: int = 1) -> int:
         """Close quiet files until `count` more may be opened; returns how many may.
@@ -124,13 +148,10 @@ class Registry:
         free = self.max_open_files - self.open_count
         if free >= count:
             return free
-        candidates = [
-            file
-            for file in self.files.values()
-            if file.source is not None and file.is_linked and not file.in_turn
-        ]
+        candidates = [file for file in self.open_files if file.is_linked and not file.in_turn]
         candidates.sort(key=lambda file: (file.has_news, file.grown_ms))
-        for file in candidates[: count - free]:
+        # A few more than needed, so that not every opening has to look for one to close.
+        for file in candidates[: max(count - free, self.max_open_files // 32)]:
             file.close()
             free += 1
         return free

@@ -9,7 +9,7 @@ from concurrent.futures import Executor
 import msgspec
 
 from headrace.agent.copies import find_rest
-from headrace.agent.identity import Mark
+from headrace.agent.identity import HEAD_BYTES, Head, Mark
 from headrace.agent.positions import Loss, Position, PositionStore
 from headrace.agent.registry import Registry
 from headrace.agent.source import Source
@@ -60,8 +60,9 @@ def take_over(file: TrackedFile, rest: Source, *, registry: Registry) -> None:
     if state.size < position.offset:
         position.generation += 1
         position.offset = state.size
-        position.line_start = None
+        position.line_start = position.sent = None
         position.cut = 0
+        position.head = Head.of(rest.read_at(0, HEAD_BYTES))
         start = Mark(state.size, b"").start
         position.marks = (Mark.at(state.size, rest.read_at(start, state.size - start)),)
     position.size = state.size
@@ -79,7 +80,7 @@ def split_off(file: TrackedFile, identity: str) -> TrackedFile:
     Neither is in the registry, nor does the new object hold a source.
     """
     old = file.position
-    before = TrackedFile(file.flow, old, size=old.size, is_stored=file.is_stored)
+    before = TrackedFile(file.flow, old, file.open_files, size=old.size, is_stored=file.is_stored)
     before.grown_ms = file.grown_ms
     file.position = Position(
         identity=identity,

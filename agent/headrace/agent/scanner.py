@@ -81,7 +81,13 @@ class Scanner:
                 position.generation += 1
                 position.framing = flow.packer.part_bytes
                 self._store.put(position)
-            file = TrackedFile(flow, position, size=position.size, is_stored=True)
+            file = TrackedFile(
+                flow,
+                position,
+                self._registry.open_files,
+                size=position.size,
+                is_stored=True,
+            )
             file.grown_ms = now_ms
             self._registry.add(file)
 

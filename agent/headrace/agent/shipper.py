@@ -23,7 +23,7 @@ from itertools import pairwise
 from headrace.agent.config import AgentConfig
 from headrace.agent.counters import Counters
 from headrace.agent.flow import Putter
-from headrace.agent.identity import new_identity
+from headrace.agent.identity import HEAD_BYTES, new_identity
 from headrace.agent.newcomers import describe_unreadable
 from headrace.agent.packing import Batch, Records
 from headrace.agent.positions import PositionStore
@@ -193,13 +193,16 @@ class Shipper:
         """Put one batch and move the position. False if the stream refuses it for good."""
         position, span = file.position, batch.span
         must_commit = not file.is_stored
+        # While little is acknowledged (the same header, perhaps, that other files have too), what
+        # is about to be put has to be known beforehand: after a crash it tells the file from
+        # another one in its place, whose lines must not pass for those put already.
         if span.head is not None:
-            # While nothing is acknowledged, only its head tells the file from what may stand in
-            # its place after a crash: it has to be known before anything is put.
-            must_commit = must_commit or position.offset == 0
             position.head = span.head
             self._registry.index(file)
-            self._store.put(position)
+            must_commit = True
+        if position.offset < HEAD_BYTES < span.end:
+            position.sent = span.mark
+            must_commit = True
         if span.is_cut and position.cut != span.end:
             position.cut = span.end
             must_commit = True

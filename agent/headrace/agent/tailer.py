@@ -7,6 +7,7 @@ of another line, and only the mark tells. Blocking; one thread at a time.
 
 from __future__ import annotations
 
+from headrace.agent.copies import is_intact
 from headrace.agent.identity import HEAD_BYTES, MARK_BYTES, Head, Mark
 from headrace.agent.packing import Packer, Span
 from headrace.agent.positions import Position
@@ -32,6 +33,8 @@ class Tailer:
 
     def rewind(self, position: Position) -> None:
         """Read on from the acknowledged offset."""
+        self._position = position
+        self._is_checked = False
         self.offset = position.offset
         #: Bytes known to belong to this generation of the file.
         self.size = position.size
@@ -95,15 +98,18 @@ class Tailer:
 
     def _verified_before(self) -> bytes:
         """What stands right before the offset, or ContentReplaced if that is something else."""
-        mark = self._mark
-        if mark is not None:
-            before = self.source.read_at(mark.start, mark.offset - mark.start)
-            if not mark.holds(before):
-                raise ContentReplaced
-            return before
-        if self._head.length and not self._head.begins(self.source.read_at(0, self._head.length)):
+        if not self._is_checked and not is_intact(self.source, self._position):
             raise ContentReplaced
-        return b""
+        self._is_checked = True
+        mark = self._mark
+        if mark is None:
+            if not self._head.begins(self.source.read_at(0, self._head.length)):
+                raise ContentReplaced
+            return b""
+        before = self.source.read_at(mark.start, mark.offset - mark.start)
+        if not mark.holds(before):
+            raise ContentReplaced
+        return before
 
     def _grown_head(self, before: bytes, chunk: bytes) -> Head | None:
         if self.offset >= HEAD_BYTES or self._head.length == HEAD_BYTES:

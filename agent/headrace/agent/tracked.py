@@ -27,6 +27,7 @@ class TrackedFile:
 
     flow: Flow
     position: Position
+    open_files: set[TrackedFile]  # of the registry: those that hold a source
     source: Source | None = None
     tailer: Tailer | None = None
     size: int = 0  # as last seen, of whatever generation
@@ -90,6 +91,7 @@ class TrackedFile:
         """Hold the file open by this source from now on."""
         self.source = source
         self.tailer = Tailer(source, self.position, self.flow.packer)
+        self.open_files.add(self)
 
     def open(self) -> None:
         """Open the file at its path (blocking).
@@ -136,6 +138,7 @@ class TrackedFile:
         if self.source is not None:
             self.source.close()
         self.source = self.tailer = None
+        self.open_files.discard(self)
 
 
 @dataclass(slots=True, eq=False)
