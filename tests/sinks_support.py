@@ -22,8 +22,9 @@ from headrace.core.model.records import Record
 from headrace.core.troubles import Troubles
 from headrace.sinks.config import S3Config, SinkConfig
 from headrace.sinks.context import SinkContext
-from headrace.sinks.delivery import ShardDelivery, ShardSource
+from headrace.sinks.delivery import ShardDelivery
 from headrace.sinks.sink import open_store
+from headrace.sinks.source import ShardSource
 from headrace.sinks.stores.protocol import ObjectStore
 
 LOG = logging.getLogger("headrace.sinks")

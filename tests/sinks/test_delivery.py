@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow.dataset as ds
 import pytest
@@ -14,6 +16,7 @@ import pytest
 from headrace.core.errors import DeliveryError
 from headrace.core.model.records import Record
 from headrace.core.testing.manual_clock import ManualClock
+from headrace.sinks import planning
 from headrace.sinks.config import SinkConfig
 from headrace.sinks.delivery import ShardDelivery
 from headrace.sinks.plan_log import PlanLog
@@ -146,6 +149,21 @@ async def test_stopping_writes_what_is_buffered(lake: Lake) -> None:
     await running
     await assert_exactly(lake.store, {SHARD: shard.records})
     assert not shard.is_finished
+
+
+async def test_files_are_made_beside_the_loop_that_sends_heartbeats(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = set()
+    real = planning.convert
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        threads.add(threading.current_thread())
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(planning, "convert", watched)
+    await deliver(sink_config("lake"), tmp_path, ScriptedShard(records(300)))
+    assert threads and threading.main_thread() not in threads
 
 
 async def test_two_shards_share_one_schema(tmp_path: Path) -> None:
@@ -330,6 +348,19 @@ async def test_a_plan_log_that_vanished_stops_with_an_alarm(lake: Lake) -> None:
     with pytest.raises(DeliveryError, match=r"ahead of the plan log.*wrong disk"):
         await lake.deliver(shard)
     assert await read_tables(lake.store) == {}
+
+
+async def test_a_hole_in_the_log_stops_with_an_alarm(lake: Lake) -> None:
+    """Plan 2 was removed: its number is free, and 3 goes on from where 2 ended."""
+    shard = ScriptedShard(records(200), batch_records=50)
+    await lake.deliver(shard)
+    for number in (2, 3):
+        await lake.store.delete(f"_sink/access/{SHARD}/{number:012d}.plan")
+    assert await lake.log().last_plan() == 1
+    with pytest.raises(DeliveryError, match="ahead of the plan log"):
+        await lake.deliver(ScriptedShard(shard.records, checkpoint=shard.saved[-1]))
+    with pytest.raises(DeliveryError, match=r"begins after|is not the file that plan"):
+        await lake.deliver(ScriptedShard(shard.records, batch_records=50))
 
 
 async def test_a_damaged_plan_stops_with_an_alarm(lake: Lake) -> None:

@@ -8,7 +8,6 @@ import contextlib
 import uuid
 from collections.abc import Sequence
 from functools import partial
-from typing import Protocol
 
 from headrace.core.errors import DeliveryError, EndpointUnreachable
 from headrace.core.model.records import Record
@@ -20,6 +19,7 @@ from headrace.sinks.plan import Done, LostRange, Plan
 from headrace.sinks.plan_log import PlanLog
 from headrace.sinks.planning import Prepared, Task, prepare
 from headrace.sinks.rows import observe
+from headrace.sinks.source import ReadBatch, ShardSource
 
 #: Longest wait for records at a time, so that a failed flush or a full budget is noticed soon.
 READ_WAIT_MS = 1_000
@@ -29,37 +29,6 @@ SAMPLE_RECORDS = 1_000
 
 #: So often a batch is cut short when it shows a new column; then it is read to its end.
 EARLY_STOPS = 3
-
-
-class ReadBatch(Protocol):
-    """What a read gives. `lost_after`: records after that number expired before this read."""
-
-    @property
-    def records(self) -> list[Record]: ...
-    @property
-    def millis_behind_latest(self) -> int: ...
-    @property
-    def lost_after(self) -> str | None: ...
-
-
-class ShardSource(Protocol):
-    """What delivery needs of a shard: `headrace.core.consumer.ShardLease` is one."""
-
-    shard_id: str
-    checkpoint: str | None
-    stopping: asyncio.Event
-
-    async def read(self, *, max_records: int = ..., wait_ms: int | None = ...) -> ReadBatch | None:
-        """Records after the last read; an empty batch after `wait_ms`; None at the end."""
-
-    async def reread(self, first_exclusive: str | None, last_inclusive: str) -> list[Record]:
-        """That range again. Raises RecordsExpired."""
-
-    async def save(self, sequence_number: str) -> None:
-        """Checkpoint. Raises LeaseLost when somebody else has the shard."""
-
-    async def finish(self) -> None:
-        """The shard is closed and everything of it is done."""
 
 
 class ShardDelivery:
@@ -209,8 +178,20 @@ class ShardDelivery:
                 done = await self._carrier.carry_out(plan, prepared.contents)
                 self._count(done)
             else:
-                done = await self._outcome(plan)
+                done = await self._outcome(self._followed(plan))
             await self._advance(plan, done)
+
+    def _followed(self, plan: Plan) -> Plan:
+        """Another's plan under our next number, which must go on where the log ends."""
+        if plan.after == self._position:
+            return plan
+        raise DeliveryError(
+            f"{self._sink.store.destination}: plan {plan.number} of {self._shard} begins after "
+            f"{plan.after}, the one before it ended at {self._position}",
+            destination=self._sink.store.destination,
+            retryable=False,
+            hint="entries of the plan log were removed or changed; put them back",
+        )
 
     async def _prepare(self, records: Sequence[Record], lost: list[LostRange]) -> Prepared:
         """Step 1. The schema grows on the way, durably, before a file is made with it."""

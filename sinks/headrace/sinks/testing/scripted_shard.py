@@ -41,6 +41,7 @@ class ScriptedShard:
         records: Sequence[Record] = (),
         *,
         shard_id: str = "shardId-000000000000",
+        checkpoint: str | None = None,
         checkpoint_file: Path | None = None,
         is_closed: bool = True,
         batch_records: int = 1000,
@@ -55,7 +56,7 @@ class ScriptedShard:
         self._batch_records = batch_records
         self._file = checkpoint_file
         self._arrived = asyncio.Event()
-        self.checkpoint: str | None = None
+        self.checkpoint = checkpoint
         if checkpoint_file is not None and checkpoint_file.exists():
             self.checkpoint = json.loads(checkpoint_file.read_text())
         self._position = self.checkpoint
@@ -75,15 +76,14 @@ class ScriptedShard:
 
     def restart(self) -> ScriptedShard:
         """The same shard for the next worker: reads from the checkpoint."""
-        again = ScriptedShard(
+        return ScriptedShard(
             self.records,
+            checkpoint=self.checkpoint,
             shard_id=self.shard_id,
             checkpoint_file=self._file,
             is_closed=self.is_closed,
             batch_records=self._batch_records,
         )
-        again.checkpoint = again._position = self.checkpoint
-        return again
 
     async def read(
         self, *, max_records: int = 10_000, wait_ms: int | None = None
