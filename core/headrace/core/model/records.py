@@ -10,14 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
+
 PRODUCER_HEADER = "x-headrace-producer"
 PRODUCER_EPOCH_HEADER = "x-headrace-producer-epoch"
 PRODUCER_SEQUENCES_HEADER = "x-headrace-producer-sequences"
 
 
-@dataclass(frozen=True, slots=True)
-class PutEntry:
-    """One record to put: data 0..10 MiB, partition key 1..256 characters."""
+class PutEntry(msgspec.Struct, frozen=True, gc=False):
+    """One record to put: data 0..10 MiB, partition key 1..256 characters.
+
+    A struct, because producers make one per line: a tenth of a frozen dataclass's 0.4 us.
+    """
 
     data: bytes
     partition_key: str
