@@ -102,14 +102,14 @@ async def test_nothing_is_lost_or_turned_round_by_resharding(
 ) -> None:
     await client.ensure_stream(name, shards=2)
     acknowledged: list[bytes] = []
-    done = asyncio.Event()
+    done, settled = asyncio.Event(), asyncio.Event()
     resharding = asyncio.create_task(reshard(client, name, done))
     readers: dict[str, asyncio.Task[list[Record]]] = {}
 
     async def follow() -> None:
         """A reader for each shard as soon as it is there."""
         while True:
-            is_last = done.is_set()
+            is_last = settled.is_set()  # the shards change no more
             for shard in await client.list_shards(name):
                 if shard.shard_id not in readers:
                     readers[shard.shard_id] = asyncio.create_task(read(client, name, shard, done))
@@ -122,6 +122,7 @@ async def test_nothing_is_lost_or_turned_round_by_resharding(
     await asyncio.sleep(0.05)
     done.set()
     assert await resharding > 3
+    settled.set()
     await following
     live = {shard_id: await task for shard_id, task in readers.items()}
     shards = await client.list_shards(name)
