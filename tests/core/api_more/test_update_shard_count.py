@@ -170,6 +170,42 @@ async def test_updating_takes_its_time_and_puts_go_on(tmp_path: Path) -> None:
         assert len(await client.list_shards("s")) == 6
 
 
+async def test_splits_and_merges_take_their_time_too(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with (
+        server_here(tmp_path / "data", clock, state_delay_ms=500) as server,
+        StreamClient(StreamTarget(endpoint=server.endpoint)) as client,
+    ):
+
+        async def after(operation: str, count: int, **request: str) -> None:
+            await client.call(operation, {"StreamName": "s", **request})
+            answer = await client.call("DescribeStreamSummary", {"StreamName": "s"})
+            summary = answer["StreamDescriptionSummary"]
+            assert (summary["StreamStatus"], summary["OpenShardCount"]) == ("UPDATING", opened)
+            await clock.advance(500)
+            await client.wait_active("s")
+            assert len(await client.list_shards("s")) == count
+
+        await client.call("CreateStream", {"StreamName": "s", "ShardCount": 1})
+        await clock.advance(500)
+        await client.wait_active("s")
+        opened = 1
+        await after("SplitShard", 3, ShardToSplit="0", NewStartingHashKey="100")
+        opened = 2
+        await after("MergeShards", 4, ShardToMerge="1", AdjacentShardToMerge="2")
+        for shard, text in (("0", "already been merged or split"), ("9", "Could not find shard")):
+            with pytest.raises(ServiceError, match=text):
+                await client.call(
+                    "SplitShard",
+                    {"StreamName": "s", "ShardToSplit": shard, "NewStartingHashKey": "100"},
+                )
+        with pytest.raises(ServiceError, match="is not both greater than one plus"):
+            await client.call(
+                "SplitShard", {"StreamName": "s", "ShardToSplit": "3", "NewStartingHashKey": "1"}
+            )
+        await client.wait_active("s")  # what is refused leaves it as it was
+
+
 async def test_limits_where_they_are_on(tmp_path: Path) -> None:
     clock = ManualClock()
     async with (

@@ -98,7 +98,7 @@ class _Sweep:
         """Close the parents; when their children begin, which is a later second than they did."""
         latest_s = max(parent.created_s for parent in parents)
         for parent in parents:
-            # not before either began, see `streams._merge`
+            # not before either began, see `streams.merge`
             parent.closed_s = max(self._at_s, latest_s)
         return max(self._at_s, latest_s + 1)
 

@@ -17,7 +17,14 @@ from headrace.core.control.stream_state import (
     StreamState,
     not_active,
 )
-from headrace.core.control.streams import StreamCommandBase, target_of
+from headrace.core.control.streams import (
+    StreamCommandBase,
+    check_merge,
+    check_split,
+    merge,
+    split,
+    target_of,
+)
 from headrace.core.errors import InvalidArgument, ResourceNotFound
 from headrace.core.limits import MAX_TAGS
 
@@ -150,6 +157,10 @@ def _set_policy(stream: StreamState, command: SetPolicy) -> None:
 def _begin(stream: StreamState, command: BeginUpdate) -> None:
     if stream.status != "ACTIVE":
         raise not_active(stream)
+    if command.pending.split is not None:
+        check_split(stream, command.pending.split[0], int(command.pending.split[1]))
+    if command.pending.merge is not None:
+        check_merge(stream, *command.pending.merge)
     stream.status = "UPDATING"
     stream.pending = command.pending
     kind = command.pending.kind
@@ -171,6 +182,10 @@ def _finish(stream: StreamState, at_ms: int) -> None:
         return
     if pending.shard_count is not None:
         scale(stream, pending.shard_count, at_ms)
+    if pending.split is not None:
+        split(stream, pending.split[0], int(pending.split[1]), at_ms)
+    if pending.merge is not None:
+        merge(stream, *pending.merge, at_ms)
     if pending.mode is not None:
         stream.mode = pending.mode
         if pending.mode == "PROVISIONED":

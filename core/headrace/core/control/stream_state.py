@@ -61,10 +61,13 @@ class ConsumerState(msgspec.Struct, kw_only=True):
 class PendingUpdate(msgspec.Struct, kw_only=True, frozen=True):
     """What an UPDATING stream becomes when it is ACTIVE again; None: as it is.
 
-    `encryption` is NONE or KMS, the latter with `key_id`.
+    `encryption` is NONE or KMS, the latter with `key_id`. `split` is a shard and the hash key at
+    which it is split, `merge` two adjacent shards.
     """
 
     shard_count: int | None = None
+    split: tuple[int, str] | None = None
+    merge: tuple[int, int] | None = None
     mode: str | None = None
     encryption: str | None = None
     key_id: str | None = None
@@ -77,7 +80,7 @@ class PendingUpdate(msgspec.Struct, kw_only=True, frozen=True):
             return "mode"
         if self.encryption is not None:
             return "encryption"
-        return "shard_count" if self.warm_mibps is None else ""
+        return "shard_count" if self.shard_count is not None and self.warm_mibps is None else ""
 
 
 class StreamState(msgspec.Struct):

@@ -121,9 +121,9 @@ def apply_stream_command(state: StreamsState, command: StreamCommand) -> StreamS
             state.removed_created_s = max(state.removed_created_s, latest_s)
         case SplitShard():
             check_quota(state, command.account, command.region, 1, command.shard_quota)
-            _split(stream, command)
+            split(stream, command.shard, int(command.at), command.at_ms)
         case MergeShards():
-            _merge(stream, command)
+            merge(stream, command.shard, command.adjacent, command.at_ms)
         case SetRetention():
             stream.retention_hours = command.hours
             stream.horizon_ms = max(stream.horizon_ms, command.horizon_ms)
@@ -215,23 +215,30 @@ def _children_created_s(at_ms: int, *parents: ShardState) -> int:
     return max(at_ms // 1000, *(parent.created_s + 1 for parent in parents))
 
 
-def _split(stream: StreamState, command: SplitShard) -> None:
-    parent = _open_shard(stream, command.shard)
-    at, whole = int(command.at), parent.range
-    if not whole.start + 1 < at < whole.end:
+def check_split(stream: StreamState, number: int, at: int) -> ShardState:
+    """The shard to split. Raises ResourceNotFound or InvalidArgument where it cannot be."""
+    parent = _open_shard(stream, number)
+    if not parent.range.start + 1 < at < parent.range.end:
         raise InvalidArgument(
-            f"NewStartingHashKey {command.at} used in SplitShard() on shard {parent.id} in stream "
+            f"NewStartingHashKey {at} used in SplitShard() on shard {parent.id} in stream "
             f"{stream.name} under account {stream.account} is not both greater than one plus the "
             f"shard's StartingHashKey {parent.start} and less than the shard's EndingHashKey "
             f"{parent.end}."
         )
-    created_s = _children_created_s(command.at_ms, parent)
-    number = _next_number(stream)
-    parent.closed_s = max(command.at_ms // 1000, parent.created_s)
+    return parent
+
+
+def split(stream: StreamState, number: int, at: int, at_ms: int) -> None:
+    """Close a shard and open two in its place, the second beginning at `at`."""
+    parent = check_split(stream, number, at)
+    whole = parent.range
+    created_s = _children_created_s(at_ms, parent)
+    first = _next_number(stream)
+    parent.closed_s = max(at_ms // 1000, parent.created_s)
     for i, (start, end) in enumerate(((whole.start, at - 1), (at, whole.end))):
         stream.shards.append(
             ShardState(
-                number=number + i,
+                number=first + i,
                 start=str(start),
                 end=str(end),
                 created_s=created_s,
@@ -241,18 +248,25 @@ def _split(stream: StreamState, command: SplitShard) -> None:
     stream.version += 1
 
 
-def _merge(stream: StreamState, command: MergeShards) -> None:
-    one, other = (_open_shard(stream, n) for n in (command.shard, command.adjacent))
+def check_merge(stream: StreamState, number: int, adjacent: int) -> tuple[ShardState, ShardState]:
+    """The shards to merge. Raises ResourceNotFound or InvalidArgument where they cannot be."""
+    one, other = (_open_shard(stream, n) for n in (number, adjacent))
     if not one.range.is_adjacent_to(other.range):
         raise InvalidArgument(
             f"Shards {one.id} and {other.id} in stream {stream.name} under account "
             f"{stream.account} are not an adjacent pair of shards eligible for merging"
         )
-    created_s = _children_created_s(command.at_ms, one, other)
+    return one, other
+
+
+def merge(stream: StreamState, number: int, adjacent: int, at_ms: int) -> None:
+    """Close two adjacent shards and open one in their place."""
+    one, other = check_merge(stream, number, adjacent)
+    created_s = _children_created_s(at_ms, one, other)
     for parent in (one, other):
         # not before either began: at every time since the stream began, some shard was open for
         # each hash key, also when splits and merges follow each other within a second
-        parent.closed_s = max(command.at_ms // 1000, one.created_s, other.created_s)
+        parent.closed_s = max(at_ms // 1000, one.created_s, other.created_s)
     stream.shards.append(
         ShardState(
             number=_next_number(stream),

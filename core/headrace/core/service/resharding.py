@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable
 
 from headrace.core.control.machine import Command
-from headrace.core.control.stream_state import StreamState
+from headrace.core.control.stream_state import StreamState, find_shard
 from headrace.core.errors import StorageFull
 from headrace.core.model.hashing import HashKeyRange
 from headrace.core.service.catalog import Catalog
@@ -41,3 +41,11 @@ async def reshard(
                 await opened.log.seal([])
         finally:
             opened.closing -= closing
+
+
+def halves(stream: StreamState, number: int, at: int) -> list[HashKeyRange]:
+    """The ranges of a split's children; none if it is going to be refused."""
+    parent = find_shard(stream, number)
+    if parent is None or not parent.range.start < at <= parent.range.end:
+        return []
+    return [HashKeyRange(parent.range.start, at - 1), HashKeyRange(at, parent.range.end)]

@@ -7,20 +7,22 @@ from typing import Any, NotRequired, TypedDict
 import msgspec
 import pybase64
 
-from headrace.core.control.stream_state import ShardState, StreamState, find_shard
-from headrace.core.control.streams import MergeShards, SplitShard
+from headrace.core.control.stream_state import PendingUpdate, ShardState, StreamState
+from headrace.core.control.streams import MergeShards, SplitShard, check_quota
 from headrace.core.errors import (
     ExpiredNextToken,
     InvalidArgument,
     ResourceNotFound,
 )
-from headrace.core.limits import LIST_TOKEN_LIFETIME_MS
-from headrace.core.model.hashing import HashKeyRange
+from headrace.core.limits import DEFAULT_SHARD_QUOTA, LIST_TOKEN_LIFETIME_MS
 from headrace.core.model.shards import shard_number
+from headrace.core.service.addressing import address
 from headrace.core.service.caller import Caller
 from headrace.core.service.catalog import Catalog, check_creation
-from headrace.core.service.resharding import reshard
+from headrace.core.service.resharding import halves, reshard
+from headrace.core.service.scaling import refuse_on_demand
 from headrace.core.service.streams import describe_shard, shards_after, visible_shards
+from headrace.core.service.updates import Updates
 
 _LIST_LIMIT = 1000  # ListShards documentation: MaxResults unless given
 
@@ -39,8 +41,9 @@ _decode_token = msgspec.json.Decoder(tuple[str, str, _Filter | None, int]).decod
 class ShardService:
     """The shards of a stream."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, updates: Updates) -> None:
         self._catalog = catalog
+        self._updates = updates
         self._clock = catalog.clock
 
     async def list_shards(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
@@ -123,17 +126,20 @@ class ShardService:
             caller, request.get("StreamName"), request.get("StreamARN")
         )
         number = self._number(stream, request["ShardToSplit"])
-        command = SplitShard(
-            account=stream.account,
-            region=stream.region,
-            name=stream.name,
-            uid=stream.uid,
-            shard=number,
-            at=request["NewStartingHashKey"],
-            at_ms=self._clock.now_ms(),
-        )
+        refuse_on_demand(stream)
+        at = request["NewStartingHashKey"]
+        if self._updates.is_delayed:
+            state = self._catalog.state.streams
+            check_quota(state, stream.account, stream.region, 1, DEFAULT_SHARD_QUOTA)
+            await self._updates.run(stream, PendingUpdate(split=(number, at)))
+            return {}
+        command = SplitShard(**address(stream), shard=number, at=at, at_ms=self._clock.now_ms())
         await reshard(
-            self._catalog, stream, lambda: {number}, lambda: _halves(stream, command), command
+            self._catalog,
+            stream,
+            lambda: {number},
+            lambda: halves(stream, number, int(at)),
+            command,
         )
         return {}
 
@@ -143,14 +149,12 @@ class ShardService:
         )
         shard = self._number(stream, request["ShardToMerge"])
         adjacent = self._number(stream, request["AdjacentShardToMerge"])
+        refuse_on_demand(stream)
+        if self._updates.is_delayed:
+            await self._updates.run(stream, PendingUpdate(merge=(shard, adjacent)))
+            return {}
         command = MergeShards(
-            account=stream.account,
-            region=stream.region,
-            name=stream.name,
-            uid=stream.uid,
-            shard=shard,
-            adjacent=adjacent,
-            at_ms=self._clock.now_ms(),
+            **address(stream), shard=shard, adjacent=adjacent, at_ms=self._clock.now_ms()
         )
         # a merged shard needs no range of its own: its parents' are there
         await reshard(self._catalog, stream, lambda: {shard, adjacent}, list, command)
@@ -165,14 +169,6 @@ class ShardService:
                 f"{stream.account}."
             )
         return number
-
-
-def _halves(stream: StreamState, command: SplitShard) -> list[HashKeyRange]:
-    """The ranges of a split's children; none if it is going to be refused."""
-    parent, at = find_shard(stream, command.shard), int(command.at)
-    if parent is None or not parent.range.start < at <= parent.range.end:
-        return []
-    return [HashKeyRange(parent.range.start, at - 1), HashKeyRange(at, parent.range.end)]
 
 
 def _closed_ms(shard: ShardState) -> int:

@@ -28,6 +28,10 @@ class Transitions:
         self._delay_ms = delay_ms
         self._background: set[asyncio.Task[None]] = set()
 
+    @property
+    def is_delayed(self) -> bool:
+        return self._delay_ms > 0
+
     async def after_delay(self, step: Step) -> None:
         """Run `step` after the delay; at once, raising what it raises, if there is none."""
         if not self._delay_ms:

@@ -11,7 +11,7 @@ from headrace.core.errors import LimitExceeded
 from headrace.core.model.hashing import HashKeyRange
 from headrace.core.service.addressing import address
 from headrace.core.service.catalog import Catalog
-from headrace.core.service.resharding import reshard
+from headrace.core.service.resharding import halves, reshard
 from headrace.core.service.transitions import Transitions
 
 _DAY_MS = 24 * 3600 * 1000
@@ -31,9 +31,13 @@ class Updates:
     def is_limited(self) -> bool:
         return self._is_limited
 
+    @property
+    def is_delayed(self) -> bool:
+        return self._transitions.is_delayed
+
     async def run(self, stream: StreamState, pending: PendingUpdate) -> None:
         """Begin, and finish after the delay. Raises ResourceInUse unless the stream is ACTIVE."""
-        if pending.shard_count is not None:
+        if _reshards(pending):
             self._catalog.opened(stream)  # one that is not served is not resharded either
         await self._catalog.engine.control.submit(
             BeginUpdate(**address(stream), pending=pending, at_ms=self._catalog.clock.now_ms())
@@ -43,18 +47,14 @@ class Updates:
     async def finish(self, stream: StreamState) -> None:
         command = FinishUpdate(**address(stream), at_ms=self._catalog.clock.now_ms())
         pending = stream.pending
-        if pending is None or pending.shard_count is None:
+        if pending is None or not _reshards(pending):
             await self._catalog.engine.control.submit(command)
             return
-        target = pending.shard_count
         await reshard(
             self._catalog,
             stream,
             lambda: {shard.number for shard in stream.open_shards},
-            lambda: [
-                HashKeyRange(start, end - 1)
-                for start, end in pairwise([0, *borders(stream, target)])
-            ],
+            lambda: _ranges(stream, pending),
             command,
         )
 
@@ -69,3 +69,17 @@ class Updates:
                 f"{what} was called {most} times within the last 24 hours for stream "
                 f"{stream.name} under account {stream.account}. Limit: {most}."
             )
+
+
+def _reshards(pending: PendingUpdate) -> bool:
+    return any(p is not None for p in (pending.shard_count, pending.split, pending.merge))
+
+
+def _ranges(stream: StreamState, pending: PendingUpdate) -> list[HashKeyRange]:
+    """Those of the shards to come that are not just old ones joined."""
+    if pending.split is not None:
+        return halves(stream, pending.split[0], int(pending.split[1]))
+    if pending.shard_count is None:
+        return []
+    ends = borders(stream, pending.shard_count)
+    return [HashKeyRange(start, end - 1) for start, end in pairwise([0, *ends])]

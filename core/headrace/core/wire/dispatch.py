@@ -76,7 +76,7 @@ class Dispatcher:
         self, catalog: Catalog, streams: StreamService, capacity: Capacity | None = None
     ) -> None:
         self._records = records = RecordService(catalog, capacity)
-        shards = ShardService(catalog)
+        shards = ShardService(catalog, streams.updates)
         self._subscriptions = SubscriptionService(catalog, records)
         self._leases = LeaseService(
             catalog.engine.control.submit, lambda: catalog.state.leases, clock=catalog.clock
