@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import ssl
@@ -188,9 +189,16 @@ class Http2Client:
             answer.done.set()
 
     async def close(self) -> None:
-        self.writer.close()
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+        await closed(self.writer)
+
+
+async def closed(writer: asyncio.StreamWriter) -> None:
+    """Close, and wait until nothing of it is left in the event loop."""
+    writer.transport.abort()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 @asynccontextmanager

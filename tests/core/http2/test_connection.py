@@ -14,7 +14,7 @@ from h2.errors import ErrorCodes
 from headrace.core.listener.http2 import MAX_ABANDONED, MAX_HEADERS_BYTES, MAX_STREAMS
 from headrace.core.listener.http2_stream import SEND_AHEAD_BYTES
 from headrace.core.listener.protocol import PREFACE
-from http2_support import Http2Client, connected, listening, until
+from http2_support import Http2Client, closed, connected, listening, until
 
 
 async def read_body(receive: Any) -> bytes | None:
@@ -48,10 +48,11 @@ async def test_a_preface_in_single_bytes_and_an_unfinished_one() -> None:
             await asyncio.sleep(0)
         writer.write(b"\0\0\0\4\0\0\0\0\0")  # SETTINGS
         assert (await reader.readexactly(9))[3] == 4
-        writer.close()
+        await closed(writer)
         _, half = await asyncio.open_connection(*server.address)
         half.write(PREFACE[:7])
-        half.close()
+        await half.drain()
+        await closed(half)
         async with connected(server.endpoint) as client:
             assert bytes((await client.request(body=b"x")).body) == b"x"
 
@@ -64,7 +65,7 @@ async def test_what_begins_like_the_preface_may_be_http_1() -> None:
         await asyncio.sleep(0.01)
         writer.write(b"OST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nhi")
         assert (await reader.readline()).startswith(b"HTTP/1.1 200")
-        writer.close()
+        await closed(writer)
 
 
 async def test_requests_without_a_body_and_of_other_paths() -> None:
@@ -292,7 +293,7 @@ async def test_an_idle_connection_is_ended_and_a_stalled_one_too() -> None:
                 await client.closed.wait()
         _, silent = await asyncio.open_connection(*server.address)
         await until(lambda: server.is_quiet)
-        silent.close()
+        await closed(silent)
 
 
 async def test_a_slow_application_is_waited_for() -> None:
@@ -345,7 +346,7 @@ async def test_mangled_frames_do_no_harm(caplog: pytest.LogCaptureFixture) -> No
                             pass
                     except ConnectionError:
                         pass
-                writer.close()
+                await closed(writer)
             await until(lambda: server.is_quiet)
             async with connected(server.endpoint) as client:
                 assert (await client.request(body=b"x")).status == 200
