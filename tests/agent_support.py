@@ -239,6 +239,10 @@ class AgentProcess:
             rows = connection.execute("SELECT state FROM positions").fetchall()
         return [msgspec.json.decode(state, type=Position) for (state,) in rows]
 
+    def shipped_bytes(self) -> int:
+        """Acknowledged by now, of all files that are still tracked."""
+        return sum(position.offset for position in self.positions())
+
     def __enter__(self) -> AgentProcess:
         self.start()
         return self
@@ -279,6 +283,13 @@ class BusyLogs(threading.Thread):
         """Stop writing."""
         self._stopping.set()
         self.join()
+
+    def __enter__(self) -> BusyLogs:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.finish()
 
 
 def lines_of(folder: Path) -> Counter[bytes]:

@@ -11,12 +11,13 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from agent_support import AgentProcess, BusyLogs, Log, lines_of, reckon
-from client_support import read_all
+from client_support import read_all, until
 from headrace.core.client import StreamClient
 from headrace.core.testing.faulty_proxy import (
     CUT_REPLY,
@@ -55,28 +56,26 @@ async def until_all_is_shipped(
     assert reckon(written, await stored(client)) == "", f"HEADRACE_SEED={SEED}"
 
 
+def _has_shipped_more(agent: AgentProcess, than_bytes: int) -> bool:
+    return agent.shipped_bytes() > than_bytes
+
+
 @pytest.mark.crash
 async def test_killed_at_random_points_while_logs_rotate(
     tmp_path: Path, stream: StreamClient, server: ServerProcess
 ) -> None:
     chance = random.Random(SEED)
     agent = AgentProcess(tmp_path, server.endpoint, rotation_wait="1s", scan_interval="100ms")
-    logs = BusyLogs(agent.logs, names=4, seed=SEED, lines_per_second=4000)
-    logs.start()
-    try:
+    with BusyLogs(agent.logs, names=4, seed=SEED, lines_per_second=4000) as logs:
         for _ in range(KILLS):
-            agent.start()
-            await asyncio.sleep(0.5 + chance.random() * 1.5)
-            agent.kill()
+            with agent:
+                await asyncio.sleep(0.5 + chance.random() * 1.5)
             await asyncio.sleep(chance.random() * 0.5)
         logs.finish()
-        with agent:
-            await until_all_is_shipped(stream, lines_of(agent.logs))
-            assert agent.stop() == 0
-    finally:
-        logs.finish()
-        agent.kill()
-    assert logs.rotations > 0
+        assert logs.rotations > 0
+    with agent:
+        await until_all_is_shipped(stream, lines_of(agent.logs))
+        assert agent.stop() == 0
 
 
 async def test_answers_lost_connections_broken_records_refused(
@@ -87,10 +86,8 @@ async def test_answers_lost_connections_broken_records_refused(
             [DROP_REPLY, CUT_REPLY, RESET, ERROR_500, THROTTLE_SOME(0.3, SEED)], 0.3, SEED
         )
         with AgentProcess(tmp_path, proxy.endpoint, rotation_wait="1s") as agent:
-            logs = BusyLogs(agent.logs, names=3, seed=SEED, lines_per_second=2000)
-            logs.start()
-            await asyncio.sleep(5)
-            logs.finish()
+            with BusyLogs(agent.logs, names=3, seed=SEED, lines_per_second=2000):
+                await asyncio.sleep(5)
             await until_all_is_shipped(stream, lines_of(agent.logs))
         assert proxy.injected.total() > 10
 
@@ -112,15 +109,13 @@ async def test_the_server_is_killed_and_comes_back(
     tmp_path: Path, stream: StreamClient, server: ServerProcess
 ) -> None:
     with AgentProcess(tmp_path, server.endpoint, rotation_wait="1s") as agent:
-        logs = BusyLogs(agent.logs, names=3, seed=SEED, lines_per_second=2000)
-        logs.start()
-        for _ in range(2):
-            await asyncio.sleep(1.5)
-            server.kill()
+        with BusyLogs(agent.logs, names=3, seed=SEED, lines_per_second=2000):
+            for _ in range(2):
+                await asyncio.sleep(1.5)
+                server.kill()
+                await asyncio.sleep(1)
+                server.start()
             await asyncio.sleep(1)
-            server.start()
-        await asyncio.sleep(1)
-        logs.finish()
         await until_all_is_shipped(stream, lines_of(agent.logs))
 
 
@@ -128,20 +123,17 @@ async def test_an_orderly_end_under_load(
     tmp_path: Path, stream: StreamClient, server: ServerProcess
 ) -> None:
     agent = AgentProcess(tmp_path, server.endpoint)
-    logs = BusyLogs(agent.logs, names=2, seed=SEED, lines_per_second=4000)
-    logs.start()
-    for _ in range(3):
-        with agent:
-            await asyncio.sleep(1.5)
-            began = time.monotonic()
-            assert agent.stop() == 0, agent.output
-            assert time.monotonic() - began < 10
-        assert "Traceback" not in agent.output
-    logs.finish()
-    positions = agent.positions()
-    offsets = sum(position.offset for position in positions)
-    shipped_bytes = sum(len(line) + 1 for line in (await stored(stream)).elements())
-    assert offsets == shipped_bytes, "what was acknowledged is stored as acknowledged"
+    with BusyLogs(agent.logs, names=2, seed=SEED, lines_per_second=4000):
+        for _ in range(3):
+            with agent:
+                before = agent.shipped_bytes()
+                await until(partial(_has_shipped_more, agent, before))
+                began = time.monotonic()
+                assert agent.stop() == 0, agent.output
+                assert time.monotonic() - began < 10
+            assert "Traceback" not in agent.output
+    stored_bytes = sum(len(line) + 1 for line in (await stored(stream)).elements())
+    assert agent.shipped_bytes() == stored_bytes, "what was acknowledged is stored as that"
     with agent:
         await until_all_is_shipped(stream, lines_of(agent.logs))
 
