@@ -69,6 +69,36 @@ async def test_a_refused_command_changes_nothing_now_and_on_replay(tmp_path: Pat
     await again.close()
 
 
+async def test_a_fault_of_the_state_machine_leaves_nobody_waiting_and_the_log_usable(
+    tmp_path: Path,
+) -> None:
+    def faulty(state: ControlState, command: Command) -> object:
+        if getattr(command, "name", "") == "bad":
+            raise ZeroDivisionError
+        return apply(state, command)
+
+    log: ControlLog = SqliteControlLog(
+        tmp_path / "control.sqlite",
+        state_type=ControlState,
+        command_type=Command,
+        apply=faulty,
+        on_fatal=pytest.fail,
+    )
+    with pytest.raises(InternalFailure):
+        await log.submit(create("bad"))
+    await log.submit(create("good"))
+    await log.close()
+    again: ControlLog = SqliteControlLog(
+        tmp_path / "control.sqlite",
+        state_type=ControlState,
+        command_type=Command,
+        apply=faulty,
+        on_fatal=pytest.fail,
+    )
+    assert list(again.state.streams.streams) == ["1/r/good"]
+    await again.close()
+
+
 async def test_commands_at_once_are_applied_in_order_with_few_commits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

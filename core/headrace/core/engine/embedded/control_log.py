@@ -8,7 +8,7 @@ way, on every replay.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +18,8 @@ from typing import Generic, TypeVar
 import msgspec
 
 from headrace.core.errors import HeadraceError, InternalFailure, UnknownFormatVersion
+
+log = logging.getLogger("headrace.core")
 
 SNAPSHOT_EVERY = 2000  # commands; bounds both the file and the replay at start
 _FORMAT = "1"
@@ -86,8 +88,13 @@ class SqliteControlLog(Generic[S, C]):
         for n, body in self._db.execute(
             "SELECT n, body FROM commands WHERE n > ? ORDER BY n", (upto,)
         ):
-            with contextlib.suppress(HeadraceError):  # refused then, refused now
-                self._apply(state, self._decoder.decode(body))
+            command = self._decoder.decode(body)
+            try:
+                self._apply(state, command)
+            except HeadraceError:
+                pass  # refused then, refused now
+            except Exception:  # as in `_answer`
+                log.exception("a command could not be applied: %r", command)
             upto = n
         return state, upto + 1
 
@@ -132,6 +139,12 @@ class SqliteControlLog(Generic[S, C]):
         except HeadraceError as error:
             if not future.done():
                 future.set_exception(error)
+        except Exception:
+            # A fault of the state machine, not of the request. It is the same on every replay,
+            # so going on is as deterministic as the rest; nobody may wait for ever.
+            log.exception("a command could not be applied: %r", command)
+            if not future.done():
+                future.set_exception(InternalFailure("The command could not be applied."))
         else:
             if not future.done():
                 future.set_result(result)
