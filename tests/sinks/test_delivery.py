@@ -16,7 +16,7 @@ import pytest
 from headrace.core.errors import DeliveryError
 from headrace.core.model.records import Record
 from headrace.core.testing.manual_clock import ManualClock
-from headrace.sinks import planning
+from headrace.sinks import planning, rows
 from headrace.sinks.config import SinkConfig
 from headrace.sinks.delivery import ShardDelivery
 from headrace.sinks.plan_log import PlanLog
@@ -155,7 +155,7 @@ async def test_files_are_made_beside_the_loop_that_sends_heartbeats(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = set()
-    real = planning.convert
+    real = rows.convert
 
     def watched(*args: Any, **kwargs: Any) -> Any:
         threads.add(threading.current_thread())
