@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from h2.errors import ErrorCodes
 
-from headrace.core.listener.http2 import MAX_ABANDONED, MAX_HEADERS_BYTES, MAX_STREAMS
+from headrace.core.listener.http2 import MAX_ABANDONED
+from headrace.core.listener.http2_state import MAX_HEADERS_BYTES, MAX_STREAMS
 from headrace.core.listener.http2_stream import SEND_AHEAD_BYTES
 from headrace.core.listener.protocol import PREFACE
 from http2_support import Http2Client, closed, connected, listening, until

@@ -16,13 +16,6 @@ from collections import deque
 from typing import Any
 from urllib.parse import unquote
 
-from h2.config import H2Configuration
-from h2.connection import (
-    ConnectionInputs,
-    ConnectionState,
-    H2Connection,
-    H2ConnectionStateMachine,
-)
 from h2.errors import ErrorCodes
 from h2.events import (
     ConnectionTerminated,
@@ -35,49 +28,19 @@ from h2.events import (
     WindowUpdated,
 )
 from h2.exceptions import H2Error, ProtocolError, StreamClosedError
-from h2.settings import SettingCodes, Settings
 from uvicorn.config import Config
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
-from headrace.core.limits import KIB, MIB
+from headrace.core.limits import KIB
+from headrace.core.listener.http2_state import MAX_FRAME_BYTES, MAX_STREAMS, server_connection
 from headrace.core.listener.http2_stream import Headers, Http2Stream
 
-# KCL keeps one stream open for each shard it subscribes to, all over one connection.
-MAX_STREAMS = 1_000
-STREAM_WINDOW_BYTES = 1 * MIB
-CONNECTION_WINDOW_BYTES = 16 * MIB
-MAX_FRAME_BYTES = 256 * KIB  # each frame costs the same: let large bodies come in few
-MAX_HEADERS_BYTES = 64 * KIB
 # Streams a peer opened and reset still cost their work: this many more than it may have open.
 MAX_ABANDONED = 1_000
 WRITE_AHEAD_BYTES = 512 * KIB
 
 _log = logging.getLogger("headrace.core")
-
-
-class _State(H2ConnectionStateMachine):
-    """For h2 a GOAWAY, sent or received, ends the connection; for HTTP/2 only new streams end.
-
-    Node's client, the JavaScript SDK's, sends one while it waits for the answer.
-    """
-
-    def process_input(self, input_: ConnectionInputs) -> list[Event]:
-        events: list[Event] = super().process_input(input_)
-        if input_ in (ConnectionInputs.SEND_GOAWAY, ConnectionInputs.RECV_GOAWAY):
-            self.state = ConnectionState.SERVER_OPEN
-        return events
-
-
-class _Connection(H2Connection):
-    MAX_CLOSED_STREAMS = 4_096  # remembered by number, for late frames; h2 would keep 65,536
-
-    def __init__(self, config: H2Configuration) -> None:
-        super().__init__(config)
-        self.state_machine = _State()
-
-    def clear_outbound_data_buffer(self) -> None:
-        """h2 forgets what it had to say when a GOAWAY comes; the peer still waits for it."""
 
 
 class Http2Protocol(asyncio.Protocol):
@@ -96,15 +59,7 @@ class Http2Protocol(asyncio.Protocol):
         self._state = server_state
         self._loop = loop
         self._patience_s = config.timeout_keep_alive
-        self._conn = _Connection(
-            H2Configuration(
-                client_side=False,
-                header_encoding=None,
-                # the headers are ours, and in lower case
-                validate_outbound_headers=False,
-                normalize_outbound_headers=False,
-            )
-        )
+        self._conn = server_connection()
         self._streams: dict[int, Http2Stream] = {}
         self._running_count = 0
         self._waiting: deque[Http2Stream] = deque()  # with something to send, in turn
@@ -124,20 +79,7 @@ class Http2Protocol(asyncio.Protocol):
         self._server = get_local_addr(self._transport)
         self._client = get_remote_addr(self._transport)
         self._scheme = "https" if is_ssl(self._transport) else "http"
-        self._conn.local_settings = Settings(
-            client=False,
-            initial_values={
-                SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
-                SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES,
-                SettingCodes.MAX_FRAME_SIZE: MAX_FRAME_BYTES,
-                SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEADERS_BYTES,
-            },
-        )
-        self._conn.max_inbound_frame_size = MAX_FRAME_BYTES
-        self._conn.decoder.max_header_list_size = MAX_HEADERS_BYTES
-        self._conn.initiate_connection()
-        self._conn.increment_flow_control_window(CONNECTION_WINDOW_BYTES - 65_535)
-        self._flush()
+        self._flush()  # our settings
         self._watch = self._loop.call_later(self._patience_s, self._look_for_life)
 
     def connection_lost(self, exc: Exception | None) -> None:
