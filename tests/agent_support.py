@@ -236,7 +236,10 @@ class AgentProcess:
         if not path.exists():
             return []
         with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-            rows = connection.execute("SELECT state FROM positions").fetchall()
+            try:
+                rows = connection.execute("SELECT state FROM positions").fetchall()
+            except sqlite3.OperationalError:  # the agent has not come to making its table yet
+                return []
         return [msgspec.json.decode(state, type=Position) for (state,) in rows]
 
     def shipped_bytes(self) -> int:
