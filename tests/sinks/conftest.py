@@ -16,6 +16,13 @@ import pytest
 
 from sinks_support import Bucket
 
+# Its standard input ends when whoever runs the tests does, however that ends: no server is left.
+_SERVER = """
+import os, sys, threading
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+from moto.server import main
+main()
+"""
 _ARGUMENTS = ("-H", "127.0.0.1", "-p", "0")
 _READY = re.compile(r"Running on (http://127\.0\.0\.1:\d+)")
 
@@ -26,7 +33,8 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     log = tmp_path_factory.mktemp("moto") / "log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "-c", "from moto.server import main; main()", *_ARGUMENTS],
+            [sys.executable, "-c", _SERVER, *_ARGUMENTS],
+            stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
             start_new_session=True,
@@ -36,7 +44,7 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield _wait_for_endpoint(process, log)
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(10)
+        process.communicate(timeout=10)
 
 
 def _wait_for_endpoint(process: subprocess.Popen[bytes], log: Path) -> str:
