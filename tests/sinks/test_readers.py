@@ -7,6 +7,7 @@ import io
 import json
 from pathlib import Path
 
+import duckdb
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
@@ -48,12 +49,11 @@ def test_pyarrow_reads_drifting_files_as_one_table(lake: Path) -> None:
 
 
 def test_duckdb_reads_drifting_files_as_one_table(lake: Path) -> None:
-    duckdb = pytest.importorskip("duckdb")
     counts = "count(*), count(distinct _sequence_number)"
-    plain = duckdb.sql(f"select {counts} from '{lake}/**/*.parquet'").fetchall()
+    plain = duckdb.execute(f"select {counts} from '{lake}/**/*.parquet'").fetchall()
     assert plain == [(len(DRIFTING), len(DRIFTING))]
     table = f"read_parquet('{lake}/**/*.parquet', union_by_name = true)"
-    whole = duckdb.sql(
+    whole = duckdb.execute(
         f"select sum(ms), count(*) filter (new), count(s.b), count(data), "
         f"count(_rest->>'ms'), epoch_ms(max(_arrival_time)) from {table}"
     ).fetchall()
