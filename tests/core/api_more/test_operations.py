@@ -12,7 +12,7 @@ import pytest
 
 from api_support import Raw
 from headrace.core.control.machine import ControlState
-from headrace.core.service import addressing, catalog, records, shards, streams, subscriptions
+from headrace.core.service import addressing, catalog, puts, reads, shards, streams, subscriptions
 from headrace.core.wire import dispatch, hot
 from headrace.core.wire.service_model import Operation, Shape, service_model
 
@@ -71,7 +71,7 @@ def source_of(operation: str) -> str:
     if operation in ("PutRecord", "PutRecords", "GetRecords"):
         return inspect.getsource(hot)
     if operation == "GetShardIterator":
-        return inspect.getsource(records) + inspect.getsource(dispatch)
+        return inspect.getsource(puts) + inspect.getsource(reads) + inspect.getsource(dispatch)
     if operation == "SubscribeToShard":
         return inspect.getsource(subscriptions)
     known: list[ModuleType] = [streams, shards]

@@ -33,7 +33,7 @@ from headrace.core.service.addressing import consumer_not_active, find_consumer
 from headrace.core.service.caller import Caller
 from headrace.core.service.catalog import Catalog, OpenStream
 from headrace.core.service.dry_run import refuse_dry_run
-from headrace.core.service.records import RecordService, shard_named
+from headrace.core.service.reads import ReadService, shard_named
 
 IDLE_EVENT_MS = 5_000  # how long without records until an event without any says where we are
 MAX_EVENT_BYTES = MIB
@@ -69,10 +69,10 @@ class _Subscription:
 class SubscriptionService:
     """All subscriptions of this process. Times are monotonic milliseconds."""
 
-    def __init__(self, catalog: Catalog, records: RecordService) -> None:
+    def __init__(self, catalog: Catalog, reads: ReadService) -> None:
         self._catalog = catalog
         self._clock = catalog.clock
-        self._records = records
+        self._reads = reads
         self._latest: dict[_Key, _Subscription] = {}
 
     def subscribe(
@@ -91,7 +91,7 @@ class SubscriptionService:
         shard = shard_named(stream, request["ShardId"])
         opened = self._catalog.opened(stream)
         start = request["StartingPosition"]
-        position = self._records.starting_position(
+        position = self._reads.starting_position(
             stream, shard, opened, start["Type"], start.get("SequenceNumber"),
             start.get("Timestamp"),
         )  # fmt: skip
@@ -144,7 +144,7 @@ class SubscriptionService:
                 return
             arrival = opened.log.arrival(number)  # before reading: none slips through between
             shard = shard_named(stream, shard_id(number))
-            read = self._records.read(
+            read = self._reads.read(
                 opened, shard, position, max_records=MAX_RECORDS_PER_GET,
                 max_bytes=MAX_EVENT_BYTES,
             )  # fmt: skip

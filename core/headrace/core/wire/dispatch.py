@@ -37,7 +37,8 @@ from headrace.core.service.leases import LeaseService
 from headrace.core.service.modes import ModeService
 from headrace.core.service.monitoring import MonitoringService
 from headrace.core.service.policies import PolicyService
-from headrace.core.service.records import RecordService, Stamp
+from headrace.core.service.puts import PutService, Stamp
+from headrace.core.service.reads import ReadService
 from headrace.core.service.scaling import ScalingService
 from headrace.core.service.shards import ShardService
 from headrace.core.service.streams import StreamService
@@ -75,15 +76,16 @@ class Dispatcher:
     def __init__(
         self, catalog: Catalog, streams: StreamService, capacity: Capacity | None = None
     ) -> None:
-        self._records = records = RecordService(catalog, capacity)
+        self._puts = PutService(catalog, capacity)
+        self._reads = reads = ReadService(catalog, capacity)
         shards = ShardService(catalog, streams.updates)
-        self._subscriptions = SubscriptionService(catalog, records)
+        self._subscriptions = SubscriptionService(catalog, reads)
         self._leases = LeaseService(
             catalog.engine.control.submit, lambda: catalog.state.leases, clock=catalog.clock
         )
 
         async def get_shard_iterator(caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
-            answer = records.get_shard_iterator(caller, request)
+            answer = reads.get_shard_iterator(caller, request)
             refuse_dry_run(bool(request.get("DryRun")))
             return answer
 
@@ -193,7 +195,7 @@ class Dispatcher:
             lambda: _validate("PutRecords", codec.decode(body, content_type)),
         )
         stamp = _stamp(headers) if _PRODUCER in headers else None
-        answer = await self._records.put(
+        answer = await self._puts.put(
             caller, request.name, request.arn, request.columns, stamp, is_dry=request.dry_run
         )
         return Answer(200, [], hot.render_put_records(answer, content_type))
@@ -207,7 +209,7 @@ class Dispatcher:
             lambda: _validate("PutRecord", codec.decode(body, content_type)),
         )
         stamp = _stamp(headers) if _PRODUCER in headers else None
-        answer = await self._records.put(
+        answer = await self._puts.put(
             caller,
             request.name,
             request.arn,
@@ -226,7 +228,7 @@ class Dispatcher:
             content_type == codec.JSON,
             lambda: _validate("GetRecords", codec.decode(body, content_type)),
         )
-        answer = self._records.get(caller, token, limit)
+        answer = self._reads.get(caller, token, limit)
         refuse_dry_run(is_dry)
         extra = [RECORDS_EXPIRED_HEADER] if answer.slice.missed else []
         return Answer(200, extra, hot.render_get_records(answer, content_type))

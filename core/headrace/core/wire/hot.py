@@ -17,7 +17,8 @@ import pybase64
 from headrace.core.errors import ThroughputExceeded, ValidationError
 from headrace.core.limits import MAX_RECORDS_PER_GET, MAX_RECORDS_PER_PUT
 from headrace.core.model.blobs import total_decoded_size
-from headrace.core.service.records import GetAnswer, PutAnswer, PutColumns
+from headrace.core.service.puts import PutAnswer, PutColumns
+from headrace.core.service.reads import GetAnswer
 from headrace.core.wire.codec import CBOR, encode_response
 
 _Key = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
