@@ -389,7 +389,7 @@ class TestErrors:
     async def test_a_handler_that_closes_every_descriptor(
         self, write_function: WriteFunction, make_pool: MakePool
     ) -> None:
-        path = write_function("import os\ndef handler(e, c): os.closerange(0, 256)")
+        path = write_function("import os\ndef handler(e, c): os.closerange(0, 1 << 16)")
         error = await failure(make_pool(path))
         assert error.error_type == "Runtime.ExitError"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -194,7 +195,7 @@ class TestPool:
         )
         file = tmp_path / "pid"
         runner = await asyncio.create_subprocess_exec(
-            "python",
+            sys.executable,
             "-c",
             f"""
 import asyncio, json
