@@ -12,7 +12,6 @@ import contextlib
 import os
 import stat
 from collections.abc import Collection, Iterator
-from pathlib import PurePath
 
 from headrace.agent.identity import HEAD_BYTES, MARK_BYTES, FileKey, Mark, key_of
 from headrace.agent.positions import Position
@@ -29,7 +28,7 @@ MIN_PROOF_BYTES = 16
 
 def is_archive(path: str) -> bool:
     """Whether the name is one of a compressed file."""
-    return PurePath(path).suffix in ARCHIVE_SUFFIXES
+    return path[path.rfind(".") :] in ARCHIVE_SUFFIXES
 
 
 def holds_marks(source: Source, position: Position) -> bool:

@@ -35,7 +35,7 @@ _SLICE_COUNT = 256  # files opened at a time when there are very many
 
 
 class Newcomers:
-    """Decides on new files. `wake` is called for tracked files found to be truncated."""
+    """Decides on new files. `wake` is called for files that want a turn now."""
 
     def __init__(
         self,
@@ -147,6 +147,7 @@ class Newcomers:
                 take_over(original, source, registry=self._registry)
                 self._store.put(original.position)
                 self._troubles.clear(f"missing:{original.position.identity}")
+                self._wake(original)
                 return True
             if self._may_be_copy(source, original):
                 if original.is_replaced:
@@ -220,6 +221,7 @@ class Newcomers:
             source.close()
         self._registry.add(file)
         self._tracked.append(file)
+        self._wake(file)
         log.info("tailing %s to %s from byte %d", position.path, flow.stream, position.offset)
 
     def _forget_unreadable(self, fresh: list[Found]) -> None:

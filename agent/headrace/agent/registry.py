@@ -56,6 +56,14 @@ class Registry:
         """The file of that stream with that device and inode."""
         return self._by_key.get((stream, key))
 
+    def located(self) -> list[tuple[tuple[str, FileKey], TrackedFile]]:
+        """Every file with the stream, device and inode it is known by."""
+        return list(self._by_key.items())
+
+    def estranged(self) -> list[TrackedFile]:
+        """Files whose device and inode are another content's by now."""
+        return [file for file in self.files.values() if file.is_estranged]
+
     def keys(self, stream: str) -> set[FileKey]:
         """Device and inode of every file that is tracked for a stream."""
         return {key for owner, key in self._by_key if owner == stream}

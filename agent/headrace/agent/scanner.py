@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from pathlib import Path
 
 from headrace.agent.config import AgentConfig
 from headrace.agent.copies import find_again
-from headrace.agent.discovery import Listing, discover
+from headrace.agent.discovery import Found, Listing, discover
 from headrace.agent.flow import Flow
 from headrace.agent.identity import key_of
 from headrace.agent.newcomers import Newcomers, describe_unreadable
@@ -29,7 +30,7 @@ from headrace.core.troubles import Troubles
 
 log = logging.getLogger("headrace.agent")
 
-_TOUCH_MS = 6 * 3600 * 1000  # how often a quiet file's position is stamped as seen
+_STAMP_MS = 6 * 3600 * 1000  # how often positions are stamped as seen
 FORGET_MS = 7 * 24 * 3600 * 1000  # a stream forgets a silent producer after this, so do we
 
 
@@ -56,6 +57,7 @@ class Scanner:
         self._clock = clock
         self._pool = pool
         self._wake = wake
+        self._stamped_ms = 0
         self._newcomers = Newcomers(
             config,
             registry=registry,
@@ -96,7 +98,9 @@ class Scanner:
         loop = asyncio.get_running_loop()
         listing = await loop.run_in_executor(self._pool, discover, self._flows)
         self._report_folders(listing)
-        missing = [file for file in self._registry if self._observe(file, listing)]
+        began_ns = time.thread_time_ns()
+        missing, stirring = self._compare(listing)
+        listing.cost_ms += (time.thread_time_ns() - began_ns) / 1e6
         for file in missing:
             await self._recover(file)
         await self._newcomers.welcome(listing)
@@ -104,17 +108,48 @@ class Scanner:
             if flow.is_first_run:
                 flow.is_first_run = False
                 self._store.put_note(flow.key, "started")
-        for file in self._registry:
+        for file in [*stirring, *missing]:
             if self._wants_turn(file):
                 self._wake(file)
         return listing
 
-    def _observe(self, file: TrackedFile, listing: Listing) -> bool:
+    def _compare(self, listing: Listing) -> tuple[list[TrackedFile], list[TrackedFile]]:
+        """Take note of what has become of all files.
+
+        Returns those that are not to be found since now, and those that may want a turn.
+        """
+        missing: list[TrackedFile] = []
+        stirring: list[TrackedFile] = []
+        for at, file in self._registry.located():
+            found = listing.files.get(at)
+            if (
+                found is not None
+                and file.is_as_before(found.size, found.mtime_ns, found.paths)
+                and listing.keys.get(file.position.home) == at[1]
+            ):
+                continue  # nearly all files, nearly always
+            (missing if self._observe(file, found, listing) else stirring).append(file)
+        for file in self._registry.estranged():
+            if self._observe(file, None, listing):
+                missing.append(file)
+        now_ms = self._clock.now_ms()
+        if now_ms - self._stamped_ms > _STAMP_MS:
+            self._stamp(now_ms)
+        return missing, stirring
+
+    def _stamp(self, now_ms: int) -> None:
+        """Note that the files are still there: positions of those that are not are forgotten."""
+        self._stamped_ms = now_ms
+        for file in self._registry:
+            if not file.is_missing:
+                file.position.seen_ms = now_ms
+                self._store.put(file.position)
+
+    def _observe(self, file: TrackedFile, found: Found | None, listing: Listing) -> bool:
         """Take note of a tracked file's state. True if it is not to be found since now."""
         now_ms = self._clock.monotonic_ms()
         position = file.position
-        found = listing.files.get((file.flow.stream, file.key))
-        if found is not None and not file.is_estranged:
+        if found is not None:
             if position.path not in found.paths:
                 self._rename(position, found.paths[0])
             has_changed = file.observe(found.size, found.mtime_ns, now_ms)
@@ -127,12 +162,10 @@ class Scanner:
         file.is_missing = False
         home_key = listing.keys.get(position.home)
         is_succeeded = home_key is not None and home_key != file.key
-        wall_ms = self._clock.now_ms()
         if not position.is_rotated and (is_succeeded or not file.is_linked):
             position.is_rotated = True
             self._store.put(position)
-        if (has_changed and file.lag_bytes) or wall_ms - position.seen_ms > _TOUCH_MS:
-            position.seen_ms = wall_ms
+        if has_changed and file.lag_bytes:  # its size is what a loss would be told by
             self._store.put(position)
         return False
 

@@ -58,6 +58,16 @@ class TrackedFile:
         """Whether it has changed since it was last read to its end."""
         return self.is_replaced or self.checked != (self.size, self.mtime_ns)
 
+    def is_as_before(self, size: int, mtime_ns: int, paths: list[str]) -> bool:
+        """Whether a look finds it as the last one did, and there is nothing to do for it."""
+        return (
+            self.checked == (size, mtime_ns)
+            and self.size == size
+            and self.position.path in paths
+            and not self.position.is_rotated
+            and not (self.is_missing or self.is_replaced)
+        )
+
     def is_over(self, now_ms: int, wait_ms: int) -> bool:
         """Whether nothing more is to come, and there is something to finish.
 
