@@ -16,7 +16,7 @@ from headrace.agent.discovery import Listing
 from headrace.agent.flow import Flow, Putter
 from headrace.agent.hints import Hints
 from headrace.agent.lock import FolderLock
-from headrace.agent.positions import PositionStore
+from headrace.agent.position_store import PositionStore
 from headrace.agent.registry import Registry
 from headrace.agent.scanner import Scanner
 from headrace.agent.shipper import Shipper

@@ -20,7 +20,8 @@ from headrace.agent.config import AgentConfig
 from headrace.agent.copies import is_intact, is_prefix_of, proof
 from headrace.agent.discovery import Found, Listing
 from headrace.agent.identity import HEAD_BYTES, Head, Mark, new_identity
-from headrace.agent.positions import Position, PositionStore
+from headrace.agent.position_store import PositionStore
+from headrace.agent.positions import Position
 from headrace.agent.registry import Registry
 from headrace.agent.rest import take_over
 from headrace.agent.source import Source, open_source

@@ -10,7 +10,8 @@ import msgspec
 
 from headrace.agent.copies import find_rest
 from headrace.agent.identity import HEAD_BYTES, Head, Mark
-from headrace.agent.positions import Loss, Position, PositionStore
+from headrace.agent.position_store import PositionStore
+from headrace.agent.positions import Loss, Position
 from headrace.agent.registry import Registry
 from headrace.agent.source import Source
 from headrace.agent.tracked import TrackedFile

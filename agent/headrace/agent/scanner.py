@@ -21,7 +21,8 @@ from headrace.agent.discovery import Found, Listing, discover
 from headrace.agent.flow import Flow
 from headrace.agent.identity import key_of
 from headrace.agent.newcomers import Newcomers, describe_unreadable
-from headrace.agent.positions import Position, PositionStore
+from headrace.agent.position_store import PositionStore
+from headrace.agent.positions import Position
 from headrace.agent.registry import Registry
 from headrace.agent.rest import find_rest_of, report_loss, take_over
 from headrace.agent.tracked import TrackedFile

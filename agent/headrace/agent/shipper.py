@@ -26,7 +26,7 @@ from headrace.agent.flow import Putter
 from headrace.agent.identity import HEAD_BYTES, new_identity
 from headrace.agent.newcomers import describe_unreadable
 from headrace.agent.packing import Batch, Records
-from headrace.agent.positions import PositionStore
+from headrace.agent.position_store import PositionStore
 from headrace.agent.registry import Registry
 from headrace.agent.rest import find_rest_of, report_loss, split_off, take_over
 from headrace.agent.tailer import ContentReplaced
