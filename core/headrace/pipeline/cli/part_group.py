@@ -1,6 +1,6 @@
 """`headrace agent …`, `triggers …`, `sinks …`: run a part alone, and the verbs it brings along.
 
-`headrace sinks FILE` is short for `headrace sinks run FILE`; `headrace sinks verify FILE` is the
+`headrace sinks FILE` is short for `headrace sinks run FILE`; `headrace sinks verify TARGET` is the
 part's own verb. A file that is named like a verb needs the long form.
 """
 
