@@ -517,6 +517,15 @@ async def test_a_stream_that_is_not_there_yet_is_waited_for(direct: StreamClient
         await until(lambda: not made.problems())
 
 
+async def checkpoint_after_first_save(client: StreamClient, stream: str) -> str:
+    """A record is seen a moment before its checkpoint is saved."""
+    leases = StreamLeases(client, "app", stream, "x")
+    async with asyncio.timeout(20):
+        while (saved := (await leases.list())[0].checkpoint) is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    return saved
+
+
 async def test_a_stream_deleted_and_made_again_is_read_from_its_beginning(
     direct: StreamClient,
 ) -> None:
@@ -525,7 +534,7 @@ async def test_a_stream_deleted_and_made_again_is_read_from_its_beginning(
     work = Collector()
     async with running(direct, "phoenix", "w", work, lease_duration_ms=600, shard_sync_ms=100):
         await until(lambda: len(work.seen) == 10)
-        old = (await StreamLeases(direct, "app", "phoenix", "x").list())[0].checkpoint
+        old = await checkpoint_after_first_save(direct, "phoenix")
         await direct.call("DeleteStream", {"StreamName": "phoenix"})
         await asyncio.sleep(1.2)  # a shard of the new stream is younger, by the second
         await direct.ensure_stream("phoenix", shards=1)
