@@ -3,7 +3,7 @@
 An HTTP/2 client always speaks first, with a preface no HTTP/1.1 request can begin with. Looking at
 it covers every way clients come to HTTP/2: by prior knowledge in the clear (the JavaScript SDK, the
 Java SDK on http://), by ALPN over TLS, and over TLS without ALPN (Java SDKs before 2025). After the
-first bytes the connection belongs to uvicorn's HTTP/1.1 protocol or to `Http2Protocol`, and nothing
+first bytes the connection belongs to `Http1Protocol` or to `Http2Protocol`, and nothing
 of this file stands between the socket and it.
 """
 
@@ -14,8 +14,9 @@ import re
 from typing import Any, ClassVar
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
+
+from headrace.core.listener.http1 import Http1Protocol
 
 ALPN_PROTOCOLS = ["h2", "http/1.1"]
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -61,7 +62,7 @@ class FirstBytesProtocol(asyncio.Protocol):
 
     def _protocol_class(self) -> Any:
         if not self._first.startswith(PREFACE):
-            return HttpToolsProtocol
+            return Http1Protocol
         from headrace.core.listener.http2 import Http2Protocol  # not at start: few need it
 
         return Http2Protocol

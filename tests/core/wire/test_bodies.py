@@ -1,0 +1,136 @@
+"""Request bodies on the socket: in bits, in chunks, one behind the other, too large."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+from headrace.core.listener.http1 import Http1Protocol
+from headrace.core.testing.server_process import ServerProcess
+from headrace.core.wire.app import MAX_BODY_BYTES
+
+MIB = 1024 * 1024
+
+
+def head(operation: str, *lines: str) -> bytes:
+    return "\r\n".join(
+        [
+            "POST / HTTP/1.1",
+            "Host: localhost",
+            f"X-Amz-Target: Kinesis_20131202.{operation}",
+            "Content-Type: application/x-amz-json-1.1",
+            "X-Amz-Date: 20261122T000000Z",
+            "Authorization: AWS4-HMAC-SHA256 Credential=a/20261122/us-east-1/kinesis/aws4_request, "
+            "SignedHeaders=host, Signature=0",
+            *lines,
+            "\r\n",
+        ]
+    ).encode()
+
+
+def sized(operation: str, body: bytes) -> bytes:
+    return head(operation, f"Content-Length: {len(body)}") + body
+
+
+def put(size: int) -> bytes:
+    return json.dumps(
+        {"StreamName": "s", "PartitionKey": "k", "Data": "A" * (size * 4 // 3 // 4 * 4)}
+    ).encode()
+
+
+@contextmanager
+def connected(server: ServerProcess) -> Iterator[socket.socket]:
+    address = ("127.0.0.1", int(server.endpoint.rpartition(":")[2]))
+    with closing(socket.create_connection(address, 20)) as sock:
+        yield sock
+
+
+def answers(sock: socket.socket, count: int) -> list[tuple[int, bytes]]:
+    """Status and body of so many answers, which came on one connection."""
+    found = []
+    with sock.makefile("rb") as lines:
+        for _ in range(count):
+            status = int(lines.readline().split()[1])
+            length = 0
+            while (line := lines.readline().strip().lower()) != b"":
+                if line.startswith(b"content-length:"):
+                    length = int(line.partition(b":")[2])
+            found.append((status, lines.read(length)))
+    return found
+
+
+def create_stream(sock: socket.socket) -> None:
+    body = json.dumps({"StreamName": "s", "ShardCount": 1}).encode()
+    sock.sendall(sized("CreateStream", body))
+    assert answers(sock, 1) == [(200, b"")]
+
+
+def test_a_body_that_comes_byte_by_byte_and_in_large_bits_is_taken_whole(
+    server: ServerProcess,
+) -> None:
+    with connected(server) as sock:
+        create_stream(sock)
+        for request, step in (
+            (sized("PutRecord", put(300)), 7),
+            (sized("PutRecord", put(MIB)), 99_999),
+        ):
+            for at in range(0, len(request), step):
+                sock.sendall(request[at : at + step])
+            ((status, body),) = answers(sock, 1)
+            assert status == 200 and b"SequenceNumber" in body
+
+
+def test_a_chunked_body_is_taken_whole(server: ServerProcess) -> None:
+    with connected(server) as sock:
+        create_stream(sock)
+        body = put(MIB // 2)
+        sock.sendall(head("PutRecord", "Transfer-Encoding: chunked"))
+        for at in range(0, len(body), 70_000):
+            part = body[at : at + 70_000]
+            sock.sendall(b"%x\r\n%b\r\n" % (len(part), part))
+        sock.sendall(b"0\r\n\r\n")
+        assert answers(sock, 1)[0][0] == 200
+
+
+def test_requests_sent_one_behind_the_other_are_answered_in_order(server: ServerProcess) -> None:
+    with connected(server) as sock:
+        create_stream(sock)
+        summary = json.dumps({"StreamName": "s"}).encode()
+        sock.sendall(
+            sized("PutRecord", put(200_000))
+            + sized("DescribeStreamSummary", summary)
+            + sized("PutRecord", put(100))
+        )
+        first, second, third = answers(sock, 3)
+        assert b"SequenceNumber" in first[1] and b"SequenceNumber" in third[1]
+        assert b"StreamDescriptionSummary" in second[1]
+
+
+def test_a_body_said_to_be_too_large_is_refused_before_it_is_sent(server: ServerProcess) -> None:
+    with connected(server) as sock:
+        sock.sendall(head("PutRecord", f"Content-Length: {MAX_BODY_BYTES + 1}"))
+        assert answers(sock, 1)[0][0] == 413
+
+
+def test_a_body_that_turns_out_too_large_is_refused_without_being_gathered(
+    server: ServerProcess,
+) -> None:
+    assert Http1Protocol.gathered_bytes >= MAX_BODY_BYTES
+    with connected(server) as sock:
+        sock.sendall(head("PutRecord", "Transfer-Encoding: chunked"))
+        chunk = b"%x\r\n%b\r\n" % (MIB, b"x" * MIB)
+        for _ in range(Http1Protocol.gathered_bytes // MIB + 2):
+            sock.sendall(chunk)
+        assert answers(sock, 1)[0][0] == 413
+
+
+def test_a_body_is_asked_for_where_the_client_waits_to_be_asked(server: ServerProcess) -> None:
+    with connected(server) as sock:
+        create_stream(sock)
+        body = put(100)
+        sock.sendall(head("PutRecord", f"Content-Length: {len(body)}", "Expect: 100-continue"))
+        assert sock.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        sock.sendall(body)
+        assert answers(sock, 1)[0][0] == 200
