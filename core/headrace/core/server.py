@@ -23,6 +23,7 @@ from typing import Any
 
 import uvicorn
 
+from headrace.core.allocator import keep_freed_memory
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.engine.embedded.engine import EmbeddedEngine
 from headrace.core.errors import ConfigError, HeadraceError
@@ -234,6 +235,7 @@ def serve(config: ServerConfig) -> int:
     """
     import uvloop
 
+    keep_freed_memory()
     try:
         uvloop.run(_serve(config))
     except HeadraceError as error:
