@@ -19,7 +19,8 @@ from headrace.core.clock import Clock
 from headrace.core.control.machine import Command, ControlState, apply
 from headrace.core.engine.embedded.control_log import SqliteControlLog
 from headrace.core.engine.embedded.shard_log import EmbeddedShardLog
-from headrace.core.log.files import Files, FolderLock, SystemFiles
+from headrace.core.log.files import Files, FolderLock
+from headrace.core.log.page_cache import CacheBoundFiles
 from headrace.core.log.stream_log import StreamLog, StreamLogOptions
 from headrace.core.model.hashing import HashKeyRange
 
@@ -43,7 +44,7 @@ class EmbeddedEngine:
         """Open `data`, made if it is not there. Raises StorageLocked if it is in use."""
         self._lock = FolderLock(data)
         self._clock = clock
-        self._files = files or SystemFiles()
+        self._files = files or CacheBoundFiles()
         self._options = options
         self._on_fatal = on_fatal
         self._streams = data / "streams"

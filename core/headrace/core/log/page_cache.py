@@ -1,0 +1,93 @@
+"""Bounding how much of the machine's page cache written segments take.
+
+A log that is written at hundreds of MB a second would in time push everything else on the machine
+out of the page cache, though its readers are nearly always at its end. It also keeps the kernel
+taking fresh memory, which costs most where a hypervisor has to back each page first (measured on
+such a machine: 0.7 MB take 1.4 ms to write on fresh pages, 0.12 ms on pages just given back).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+from headrace.core.limits import MIB
+from headrace.core.log.files import SystemFiles
+
+MAX_KEPT_BYTES = 1024 * MIB
+STEP_BYTES = 1 * MIB  # small, so that no single write pays for much
+
+
+def default_kept_bytes() -> int:
+    """1 GiB, or an eighth of the machine's memory where that is less."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(MAX_KEPT_BYTES, memory // 8)
+
+
+class CacheBoundFiles(SystemFiles):
+    """The machine's filesystem, of whose page cache only the newest writes stay.
+
+    What was written more than `kept_bytes` ago, over all files, is dropped from the cache if it
+    is on the disk; it can be read as before. Safe to call from several threads.
+    """
+
+    def __init__(self, kept_bytes: int | None = None) -> None:
+        self._kept_bytes = default_kept_bytes() if kept_bytes is None else kept_bytes
+        self._paths: dict[int, Path] = {}
+        self._growing: dict[int, tuple[int, int]] = {}  # fd: start, end of what is not a step yet
+        self._steps: deque[tuple[Path, int, int]] = deque()
+        self._step_bytes = 0
+        self._mutex = threading.Lock()
+
+    def open_append(self, path: Path) -> int:
+        fd = super().open_append(path)
+        self._paths[fd] = path
+        return fd
+
+    def close(self, fd: int) -> None:
+        with self._mutex:
+            self._end_step(fd)
+            self._paths.pop(fd, None)
+        super().close(fd)
+
+    def write_at(self, fd: int, buffers: Sequence[bytes], offset: int) -> None:
+        super().write_at(fd, buffers, offset)
+        with self._mutex:
+            start, end = self._growing.get(fd, (offset, offset))
+            if end != offset:  # begun anew after a write that failed
+                start = min(start, offset)
+            end = offset + sum(map(len, buffers))
+            self._growing[fd] = start, end
+            if end - start >= STEP_BYTES:
+                self._end_step(fd)
+            surplus = self._surplus()
+        for path, start, end in surplus:
+            _drop(path, start, end)
+
+    def _end_step(self, fd: int) -> None:
+        start, end = self._growing.pop(fd, (0, 0))
+        if end > start and fd in self._paths:
+            self._steps.append((self._paths[fd], start, end))
+            self._step_bytes += end - start
+
+    def _surplus(self) -> list[tuple[Path, int, int]]:
+        surplus = []
+        while self._step_bytes > self._kept_bytes:
+            step = self._steps.popleft()
+            self._step_bytes -= step[2] - step[1]
+            surplus.append(step)
+        return surplus
+
+
+def _drop(path: Path, start: int, end: int) -> None:
+    """Pages that only partly lie within stay; so do those not yet synced."""
+    with contextlib.suppress(OSError):  # deleted meanwhile, or a filesystem that cannot
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.posix_fadvise(fd, start, end - start, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(fd)

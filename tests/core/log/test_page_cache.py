@@ -1,0 +1,85 @@
+"""What stays of written segments in the page cache: asked of the kernel, page by page."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from headrace.core.limits import MIB
+from headrace.core.log.page_cache import STEP_BYTES, CacheBoundFiles
+
+
+def is_cached(path: Path, offset: int) -> bool:
+    """Whether the page at `offset` can be read without going to the disk.
+
+    To be asked once: what it finds missing, the kernel begins to read.
+    """
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.preadv(fd, [bytearray(16)], offset, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            pytest.skip("this filesystem does not tell what is cached")
+        raise
+    finally:
+        os.close(fd)
+    return True
+
+
+def write_steps(files: CacheBoundFiles, path: Path, count: int) -> None:
+    fd = files.open_append(path)
+    block = os.urandom(STEP_BYTES // 4)
+    for n in range(count * 4):
+        files.write_at(fd, [block[:100], block[100:]], n * len(block))
+        files.sync_data(fd)
+    files.close(fd)
+
+
+def test_only_the_newest_writes_stay_in_the_cache(tmp_path: Path) -> None:
+    files = CacheBoundFiles(4 * MIB)
+    old, new = tmp_path / "old", tmp_path / "new"
+    write_steps(files, old, 8)
+    write_steps(files, new, 3)  # another file's writes count as well
+    if is_cached(old, 0):
+        pytest.skip("this filesystem keeps everything in memory")
+    assert [is_cached(old, at * MIB) for at in (4, 6)] == [False, False]
+    assert is_cached(old, 7 * MIB + MIB // 2)
+    assert all(is_cached(new, n * MIB + MIB // 2) for n in range(3))
+
+
+def test_what_left_the_cache_is_read_as_before(tmp_path: Path) -> None:
+    files = CacheBoundFiles(0)
+    fd = files.open_append(tmp_path / "x")
+    blocks = [os.urandom(STEP_BYTES) for _ in range(5)]
+    for n, block in enumerate(blocks):
+        files.write_at(fd, [block], n * STEP_BYTES)
+        files.sync_data(fd)
+    for n, block in enumerate(blocks):
+        assert files.read_at(fd, STEP_BYTES, n * STEP_BYTES) == block
+    files.close(fd)
+
+
+def test_writes_that_are_not_synced_are_not_lost(tmp_path: Path) -> None:
+    files = CacheBoundFiles(0)
+    path = tmp_path / "x"
+    fd = files.open_append(path)
+    block = os.urandom(STEP_BYTES)
+    for n in range(3):
+        files.write_at(fd, [block], n * STEP_BYTES)
+    files.close(fd)
+    assert path.read_bytes() == block * 3
+
+
+def test_a_deleted_file_and_a_reused_descriptor_are_no_trouble(tmp_path: Path) -> None:
+    files = CacheBoundFiles(2 * MIB)
+    for n in range(6):
+        path = tmp_path / str(n)
+        write_steps(files, path, 2)
+        files.unlink(path)
+    write_steps(files, tmp_path / "last", 2)
+    assert is_cached(tmp_path / "last", 0)
