@@ -20,7 +20,7 @@ from headrace.core.errors import (
     ServiceUnavailable,
     StorageFull,
 )
-from headrace.core.limits import MIB
+from headrace.core.limits import KIB, MIB
 from headrace.core.log.producers import Piece
 from headrace.core.log.reading import Slice
 from headrace.core.log.stream_log import StreamLog
@@ -32,6 +32,9 @@ from headrace.core.model.sequence import Position
 log = logging.getLogger("headrace.core")
 
 MAX_IN_FLIGHT_BYTES = 256 * MIB
+# A window of this many bytes of data is written without waiting for the other requests of the same
+# turn: else they are all decoded first, the disk idle, then all written, the processor idle.
+PROMPT_BYTES = 32 * KIB
 IDLE_MARK_S = 0.05  # how long without puts until a MARK frame vouches for the last ones
 
 
@@ -172,16 +175,23 @@ class EmbeddedShardLog:
             waiter.set_result(None)
             return waiter
         self._waiters.append(waiter)
-        if not self._writing and not self._scheduled:
-            self._scheduled = True
-            # not at once: requests that came in the same turn of the loop share the window
-            self._loop.call_soon(self._commit)
+        if not self._writing:
+            if self._in_flight_bytes >= PROMPT_BYTES:
+                self._commit()
+            elif not self._scheduled:
+                self._scheduled = True
+                # requests that came in the same turn of the loop share the window
+                self._loop.call_soon(self._commit_scheduled)
         return waiter
 
     # -- committing ----------------------------------------------------------------------------
 
-    def _commit(self) -> None:
+    def _commit_scheduled(self) -> None:
         self._scheduled = False
+        if not self._writing:
+            self._commit()
+
+    def _commit(self) -> None:
         now_ms = self._clock.now_ms()
         window = self._log.close_window(now_ms)
         waiters, self._waiters = self._waiters, []
