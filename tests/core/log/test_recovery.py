@@ -283,9 +283,10 @@ def test_a_frame_is_decoded_to_what_was_encoded(
 ) -> None:
     marks = [fmt.ProducerMark(*p) for p in producers]
     table = fmt.encode_producers(marks)
-    body = fmt.encode_body(records, table)
+    pieces = fmt.encode_body(records, table)
+    body = b"".join(pieces)
     raw = fmt.encode_header(
-        body, records=len(records), shard=shard, frame_no=frame_no, arrival_ms=START_MS,
+        *pieces, records=len(records), shard=shard, frame_no=frame_no, arrival_ms=START_MS,
         durable_upto=7, previous=9, producers_bytes=len(table),
     )  # fmt: skip
     header = fmt.decode_header(raw + body)

@@ -97,8 +97,7 @@ class ProducerMark(NamedTuple):
 
 
 def encode_header(
-    body: bytes,
-    *,
+    *body: bytes,
     records: int,
     shard: int,
     frame_no: int,
@@ -108,10 +107,13 @@ def encode_header(
     producers_bytes: int = 0,
     flags: int = 0,
 ) -> bytes:
-    """The 64 bytes that go before `body`."""
+    """The 64 bytes that go before `body`, which may come in pieces."""
+    crc = 0
+    for piece in body:
+        crc = crc32c(piece, crc)
     header = bytearray(
         _HEADER.pack(
-            MAGIC, VERSION, CODEC_JSON, flags, 0, len(body), crc32c(body), records, shard,
+            MAGIC, VERSION, CODEC_JSON, flags, 0, sum(map(len, body)), crc, records, shard,
             producers_bytes, frame_no, arrival_ms, durable_upto, previous,
         )
     )  # fmt: skip
@@ -155,14 +157,14 @@ def body_is_valid(header: FrameHeader, body: bytes | memoryview) -> bool:
     return len(body) == header.body_bytes and crc32c(bytes(body)) == header.body_crc
 
 
-def encode_body(records: list[bytes], producers: bytes = b"") -> bytes:
-    """Body of a record frame from its rendered records, in order."""
+def encode_body(records: list[bytes], producers: bytes = b"") -> tuple[bytes, bytes, bytes]:
+    """Body of a record frame from its rendered records, in order: the pieces to write."""
     ends = array("I")
     end = -1
     for record in records:
         end += len(record) + 1
         ends.append(end)
-    return b"".join((ends.tobytes(), b",".join(records), producers))
+    return ends.tobytes(), b",".join(records), producers
 
 
 def record_ends(header: FrameHeader, body: bytes | memoryview) -> array[int]:

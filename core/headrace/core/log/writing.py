@@ -48,7 +48,7 @@ class SegmentWriter:
             body = fmt.encode_body(frame.records, producers)
             buffers.append(
                 fmt.encode_header(
-                    body,
+                    *body,
                     records=len(frame.records),
                     shard=frame.shard,
                     frame_no=frame.frame_no,
@@ -58,8 +58,8 @@ class SegmentWriter:
                     producers_bytes=len(producers),
                 )
             )
-            buffers.append(body)
-            length = fmt.HEADER_BYTES + len(body)
+            buffers += body
+            length = fmt.HEADER_BYTES + sum(map(len, body))
             entries.append(
                 (
                     frame.shard,

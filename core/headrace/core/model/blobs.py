@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import re
 from collections.abc import Sequence
 
 import pybase64
@@ -21,18 +22,15 @@ def total_decoded_size(texts: Sequence[str]) -> int | None:
     do not stay in the cache. Measured 500 x 1 KiB: 0.3 ms against 1.0 ms.)
     """
     try:
-        total = sum([len(_decode(text, validate=True)) for text in texts])
+        # by position: keywords would double what the call costs
+        total = sum([len(_decode(text, None, True)) for text in texts])
     except (binascii.Error, ValueError):
         return None
-    for end in {text[-3:] for text in texts}:
-        if end.endswith("=="):
-            if end[0] not in _LAST_BEFORE_TWO:
-                return None
-        elif end.endswith("=") and end[1] not in _LAST_BEFORE_ONE:
-            return None
+    if _BITS_AFTER_DATA.search("\n".join([text[-3:] for text in texts])):
+        return None
     return total
 
 
 _decode = pybase64.b64decode
-_LAST_BEFORE_ONE = frozenset("AEIMQUYcgkosw048")  # the two low bits are zero
-_LAST_BEFORE_TWO = frozenset("AQgw")  # the four low bits are zero
+# Before "==" the four low bits of a character are zero, before "=" the two low bits.
+_BITS_AFTER_DATA = re.compile("[^AQgw\n]==|[^AEIMQUYcgkosw048=\n]=(?!=)")

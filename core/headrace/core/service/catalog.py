@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from bisect import bisect_right
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from headrace.core.clock import Clock
 from headrace.core.control.machine import ControlState
 from headrace.core.control.stream_state import (
-    ShardState,
     StreamState,
     not_active,
     not_found,
@@ -23,9 +20,9 @@ from headrace.core.control.stream_state import (
 from headrace.core.control.streams import DropShards, RemoveStream
 from headrace.core.engine.seam import Engine, ShardLog
 from headrace.core.errors import InternalFailure, InvalidArgument, StorageError
-from headrace.core.model.hashing import hash_digest, md5
 from headrace.core.model.sequence import Position
 from headrace.core.service.caller import Caller
+from headrace.core.service.routing import Routing
 
 log = logging.getLogger("headrace.core")
 
@@ -37,35 +34,6 @@ def check_creation(stream: StreamState, created_ms: int | None) -> None:
     """
     if created_ms is not None and created_ms // 1000 != stream.created_ms // 1000:
         raise not_found(stream.account, stream.name)
-
-
-class Routing:
-    """Which open shard a hash key belongs to. Made anew with every change of the shards."""
-
-    def __init__(self, stream: StreamState) -> None:
-        self.version = stream.version
-        self.by_number = {shard.number: shard for shard in stream.shards}
-        self.shards: list[ShardState] = sorted(stream.open_shards, key=lambda s: int(s.start))
-        self._starts = [int(shard.start).to_bytes(16, "big") for shard in self.shards]
-
-    def route(self, keys: Sequence[str], explicit: Sequence[str | None] | None) -> list[int]:
-        """Index into `shards` for each partition key; an explicit hash key goes first.
-
-        Explicit hash keys are valid decimal numbers below 2^128.
-        """
-        starts = self._starts
-        if explicit is None:
-            if len(starts) == 1:
-                return [0] * len(keys)
-            # hash_digest written out: a call per record would cost a tenth of a put
-            return [bisect_right(starts, md5(key.encode()).digest()) - 1 for key in keys]
-        return [
-            bisect_right(
-                starts, hash_digest(key) if given is None else int(given).to_bytes(16, "big")
-            )
-            - 1
-            for key, given in zip(keys, explicit, strict=True)
-        ]
 
 
 @dataclass(slots=True)

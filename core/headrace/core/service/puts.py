@@ -199,35 +199,35 @@ class PutService:
         shards = opened.routing.shards
         is_encrypted = opened.stream.key_id is not None
         data, keys = columns.data, columns.keys
-        groups: defaultdict[int, list[int]] = defaultdict(list)
+        indexes: defaultdict[int, list[int]] = defaultdict(list)
         for i, route in enumerate(routes):
-            groups[route].append(i)
-        if len(groups) == 1:
+            indexes[route].append(i)
+        if len(indexes) == 1:
             shard = shards[routes[0]]
             put = ShardPut(
                 shard.number, shard.created_s, data, keys, columns.data_bytes, is_encrypted
             )
             (numbers,) = await opened.log.append([put])
             return PutAnswer(numbers, [shard.id] * len(numbers))
-        share = columns.data_bytes // len(groups)
+        share = columns.data_bytes // len(indexes)
         puts = [
             ShardPut(
                 shards[route].number,
                 shards[route].created_s,
-                [data[i] for i in group],
-                [keys[i] for i in group],
+                list(map(data.__getitem__, group)),
+                list(map(keys.__getitem__, group)),
                 share,
                 is_encrypted,
             )
-            for route, group in groups.items()
+            for route, group in indexes.items()
         ]
         answers = await opened.log.append(puts)
         # each shard's numbers come in the order of its records: deal them out again
-        deal = {
-            route: iter(numbers).__next__ for route, numbers in zip(groups, answers, strict=True)
-        }
-        ids = {route: shards[route].id for route in groups}
-        return PutAnswer([deal[route]() for route in routes], [ids[route] for route in routes])
+        deal = {route: iter(numbers) for route, numbers in zip(indexes, answers, strict=True)}
+        ids = {route: shards[route].id for route in indexes}
+        return PutAnswer(
+            list(map(next, map(deal.__getitem__, routes))), list(map(ids.__getitem__, routes))
+        )
 
     async def _put_once(
         self, opened: OpenStream, columns: PutColumns, routes: list[int], stamp: Stamp

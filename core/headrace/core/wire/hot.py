@@ -188,13 +188,14 @@ def render_put_records(answer: PutAnswer, content_type: str) -> bytes:
             "EncryptionType": answer.encryption,
         }
         return encode_response("PutRecords", response, content_type)
-    inside = ",".join(
-        [
-            f'{{"SequenceNumber":"{number}","ShardId":"{shard}"}}'
-            for number, shard in zip(numbers, ids, strict=True)
-        ]
-    )
-    return f'{{{_encryption(answer)}"FailedRecordCount":0,"Records":[{inside}]}}'.encode()
+    # what stands after each number: its shard, and the beginning of the next record
+    after = {shard: f'","ShardId":"{shard}"}},{{"SequenceNumber":"' for shard in set(ids)}
+    pieces = [""] * (2 * len(numbers))
+    pieces[0::2] = numbers
+    pieces[1::2] = map(after.__getitem__, ids)
+    pieces[-1] = f'","ShardId":"{ids[-1]}"}}]}}'
+    head = f'{{{_encryption(answer)}"FailedRecordCount":0,"Records":[{{"SequenceNumber":"'
+    return (head + "".join(pieces)).encode()
 
 
 def _encryption(answer: PutAnswer) -> str:

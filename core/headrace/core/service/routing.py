@@ -1,0 +1,68 @@
+"""Routing: from partition keys to shards, a batch at a time."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import cast
+
+from headrace.core.control.stream_state import ShardState, StreamState
+from headrace.core.model.hashing import hash_digest, md5
+
+MAX_KNOWN_KEYS = 10_000  # about 1.5 MB
+_BATCHES_UNLOOKED = 63
+
+
+class Routing:
+    """Which open shard a hash key belongs to. Made anew with every change of the shards.
+
+    Partition keys that come again (hosts, devices, files) are remembered: hashing is the dearest
+    part of routing. While most keys are new ones (UUIDs), only every 64th batch is looked up.
+    """
+
+    def __init__(self, stream: StreamState) -> None:
+        self.version = stream.version
+        self.by_number = {shard.number: shard for shard in stream.shards}
+        self.shards: list[ShardState] = sorted(stream.open_shards, key=lambda s: int(s.start))
+        self._starts = [int(shard.start).to_bytes(16, "big") for shard in self.shards]
+        self._known: dict[str, int] = {}
+        self._unlooked = 0  # batches to go without looking up
+
+    def route(self, keys: Sequence[str], explicit: Sequence[str | None] | None) -> list[int]:
+        """Index into `shards` for each partition key; an explicit hash key goes first.
+
+        Explicit hash keys are valid decimal numbers below 2^128.
+        """
+        starts = self._starts
+        if explicit is None:
+            if len(starts) == 1:
+                return [0] * len(keys)
+            return self._hashed(keys) if self._unlooked else self._looked_up(keys)
+        return [
+            bisect_right(
+                starts, hash_digest(key) if given is None else int(given).to_bytes(16, "big")
+            )
+            - 1
+            for key, given in zip(keys, explicit, strict=True)
+        ]
+
+    def _hashed(self, keys: Sequence[str]) -> list[int]:
+        self._unlooked -= 1
+        starts = self._starts
+        # hash_digest written out: a call per record would cost a tenth of a put
+        return [bisect_right(starts, md5(key.encode()).digest()) - 1 for key in keys]
+
+    def _looked_up(self, keys: Sequence[str]) -> list[int]:
+        known, starts = self._known, self._starts
+        found = list(map(known.get, keys))
+        missing = found.count(None)
+        if missing:
+            if len(known) + missing > MAX_KNOWN_KEYS:
+                known.clear()
+            if missing * 2 > len(keys) > 1:
+                self._unlooked = _BATCHES_UNLOOKED
+            for i, route in enumerate(found):
+                if route is None:
+                    key = keys[i]
+                    found[i] = known[key] = bisect_right(starts, md5(key.encode()).digest()) - 1
+        return cast("list[int]", found)
