@@ -15,7 +15,8 @@ import pytest
 
 from api_support import server_here
 from headrace.core.client import StreamClient
-from headrace.core.engine.embedded import shard_log
+from headrace.core.engine.embedded import group_commit
+from headrace.core.engine.embedded.group_commit import InLoop
 from headrace.core.errors import ProducerFenced, ServiceUnavailable
 from headrace.core.log.files import SystemFiles
 from headrace.core.log.stream_log import StreamLogOptions
@@ -90,6 +91,12 @@ class _Gate:
 
     def wait_for_somebody(self) -> None:
         assert self._waiting.wait(10), "nobody came to the gate"
+
+
+@pytest.fixture(autouse=True)
+def writes_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A held disk must hold a writer thread, not the loop this test runs in."""
+    monkeypatch.setattr(InLoop, "max_bytes", 0)
 
 
 @pytest.fixture
@@ -221,7 +228,7 @@ async def test_repeats_do_not_count_as_being_written(
     client: StreamClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A producer that puts more again than may be in flight must not shut the stream."""
-    monkeypatch.setattr(shard_log, "MAX_IN_FLIGHT_BYTES", 100_000)
+    monkeypatch.setattr(group_commit, "MAX_IN_FLIGHT_BYTES", 100_000)
     entries = [PutEntry(bytes(1000), "k")] * 50
     for sequences in (list(range(50)), list(range(50)), list(range(50))):
         await client.put_records(STREAM, entries, producer=ProducerStamp("p", 1, sequences))
@@ -234,7 +241,7 @@ async def test_repeats_do_not_count_as_being_written(
 async def test_what_a_full_disk_refused_does_not_count_as_being_written(
     client: StreamClient, disk: SlowDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard_log, "MAX_IN_FLIGHT_BYTES", 100_000)
+    monkeypatch.setattr(group_commit, "MAX_IN_FLIGHT_BYTES", 100_000)
     disk.hold()
     first = put(client, b"1")
     await disk.sync_has_begun()
@@ -255,7 +262,7 @@ async def test_what_a_full_disk_refused_does_not_count_as_being_written(
 async def test_more_than_may_be_in_flight_is_refused_whole(
     client: StreamClient, disk: SlowDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard_log, "MAX_IN_FLIGHT_BYTES", 100_000)
+    monkeypatch.setattr(group_commit, "MAX_IN_FLIGHT_BYTES", 100_000)
     disk.hold()
     first = put(client, b"1")
     await disk.sync_has_begun()

@@ -16,6 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from headrace.core.engine.embedded.group_commit import InLoop
 from headrace.core.engine.embedded.shard_log import EmbeddedShardLog
 from headrace.core.engine.seam import ShardPut, StampedRecord
 from headrace.core.errors import InternalFailure, ProducerFenced, StorageFull
@@ -44,6 +45,7 @@ class Store:
         self.segment_bytes = segment_bytes
         self.fatal: list[BaseException] = []
         self.writers = ThreadPoolExecutor(1)
+        self.in_loop_bytes = InLoop.max_bytes  # 0: every window goes to a writer thread
 
     async def open(self, ranges: list[HashKeyRange]) -> EmbeddedShardLog:
         stream_log = StreamLog.open(
@@ -53,7 +55,9 @@ class Store:
             ranges=ranges,
             options=StreamLogOptions(segment_bytes=self.segment_bytes),
         )
-        return EmbeddedShardLog(stream_log, self.writers, self.clock, self.fatal.append)
+        opened = EmbeddedShardLog(stream_log, self.writers, self.clock, self.fatal.append)
+        opened.commits.in_loop.max_bytes = self.in_loop_bytes
+        return opened
 
 
 def stored(shard_log: EmbeddedShardLog, shards: range) -> list[tuple[str, int]]:
@@ -89,8 +93,9 @@ class IdempotentPut(RuleBasedStateMachine):
         self.store.writers.shutdown()
         shutil.rmtree(self.folder)
 
-    @initialize()
-    def open(self) -> None:
+    @initialize(in_loop_bytes=st.sampled_from([0, InLoop.max_bytes]))
+    def open(self, in_loop_bytes: int) -> None:
+        self.store.in_loop_bytes = in_loop_bytes
         self.log = self.runner.run(self.store.open(self.all_ranges))
 
     def shard_of(self, hash_key: int) -> int:
@@ -265,8 +270,10 @@ async def test_a_silent_producer_is_forgotten(tmp_path: Path) -> None:
     await log.close()
 
 
-async def test_a_failed_sync_stops_the_store(tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_loop_bytes", [0, InLoop.max_bytes])
+async def test_a_failed_sync_stops_the_store(tmp_path: Path, in_loop_bytes: int) -> None:
     store = Store(tmp_path / "log")
+    store.in_loop_bytes = in_loop_bytes
     log = await store.open([])
     store.files.fail_always("sync_data", io_error)
     put = ShardPut(0, 1, [b64encode(b"x:0").decode()], ["k"], 4)

@@ -1,0 +1,153 @@
+"""Which windows are written when, and by whom."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from headrace.core.engine.embedded.group_commit import PROMPT_BYTES, InLoop
+from headrace.core.engine.embedded.shard_log import EmbeddedShardLog
+from headrace.core.engine.seam import ShardPut
+from headrace.core.errors import StorageFull
+from headrace.core.log.files import SystemFiles
+from headrace.core.log.stream_log import StreamLog, StreamLogOptions
+from headrace.core.log.window import Window
+from headrace.core.model.sequence import BEGINNING
+from headrace.core.testing.faulty_files import FaultyFiles, no_space
+from headrace.core.testing.manual_clock import ManualClock
+
+
+class WatchedFiles(SystemFiles):
+    """Notes which thread each sync of data is done in."""
+
+    def __init__(self) -> None:
+        self.syncs: list[int] = []
+
+    def sync_data(self, fd: int) -> None:
+        self.syncs.append(threading.get_ident())
+        super().sync_data(fd)
+
+
+@pytest.fixture
+def files() -> FaultyFiles:
+    return FaultyFiles(WatchedFiles())
+
+
+@pytest.fixture
+async def log(tmp_path: Path, files: FaultyFiles) -> AsyncIterator[EmbeddedShardLog]:
+    opened = open_log(tmp_path, files)
+    yield opened
+    await opened.close()
+
+
+def open_log(folder: Path, files: FaultyFiles, segment_bytes: int = 1 << 30) -> EmbeddedShardLog:
+    clock = ManualClock()
+    stream_log = StreamLog.open(
+        folder / "log",
+        files,
+        now_ms=clock.now_ms(),
+        options=StreamLogOptions(segment_bytes=segment_bytes),
+    )
+    return EmbeddedShardLog(stream_log, ThreadPoolExecutor(1), clock, raise_it)
+
+
+def raise_it(error: BaseException) -> None:
+    raise error
+
+
+def put(size: int) -> ShardPut:
+    return ShardPut(0, 1, [b64encode(bytes(size)).decode()], ["k"], size + 1)
+
+
+def syncs(files: FaultyFiles) -> list[str]:
+    """Where each sync was done: here, or there in a writer thread."""
+    inner = files.inner
+    assert isinstance(inner, WatchedFiles)
+    done, inner.syncs = inner.syncs, []
+    return ["here" if ident == threading.get_ident() else "there" for ident in done]
+
+
+async def test_small_windows_are_synced_here_and_large_ones_in_a_thread(
+    log: EmbeddedShardLog, files: FaultyFiles
+) -> None:
+    log.commits.in_loop.quick_s = 10
+    await log.append([put(100)])
+    await log.append([put(InLoop.max_bytes)])
+    await log.append([put(100)])
+    assert syncs(files) == ["here", "there", "here"]
+
+
+async def test_a_window_that_ends_a_segment_goes_to_a_thread(
+    tmp_path: Path, files: FaultyFiles
+) -> None:
+    log = open_log(tmp_path, files, segment_bytes=1000)
+    log.commits.in_loop.quick_s = 10
+    for _ in range(6):  # two of these fill a segment
+        await log.append([put(400)])
+    found = syncs(files)
+    assert "here" in found and found.count("there") >= 2
+    await log.close()
+
+
+async def test_a_slow_sync_sends_the_next_ones_to_a_thread(
+    log: EmbeddedShardLog, files: FaultyFiles
+) -> None:
+    log.commits.in_loop.quick_s = 0  # no disk is that quick
+    for _ in range(InLoop.first_in_thread + 2):
+        await log.append([put(10)])
+    assert syncs(files) == ["here"] + ["there"] * InLoop.first_in_thread + ["here"]
+
+
+def window() -> Window:
+    return Window(1)
+
+
+def test_a_disk_that_stays_slow_is_tried_ever_more_seldom() -> None:
+    policy = InLoop()
+    here = 0
+    for _ in range(20_000):
+        if policy.takes(window()):
+            here += 1
+            policy.took(policy.quick_s * 5)
+    assert here < 16
+    while not policy.takes(window()):
+        pass
+    for _ in range(InLoop.most_in_thread):  # quick again: each sync makes up for a slow one
+        policy.took(0)
+        assert policy.takes(window())
+    policy.took(1)
+    assert [policy.takes(window()) for _ in range(17)] == [False] * 16 + [True]
+
+
+async def test_a_large_request_does_not_wait_for_the_others_of_its_turn(
+    log: EmbeddedShardLog, files: FaultyFiles
+) -> None:
+    await asyncio.gather(*(log.append([put(PROMPT_BYTES)]) for _ in range(4)))
+    assert len(syncs(files)) == 2  # the first, and what came while it was written
+    await asyncio.gather(*(log.append([put(10)]) for _ in range(4)))
+    assert len(syncs(files)) == 1
+
+
+async def test_a_full_disk_in_the_loop_refuses_all_of_the_window_and_no_more(
+    log: EmbeddedShardLog, files: FaultyFiles
+) -> None:
+    log.commits.in_loop.quick_s = 10
+    await log.append([put(1)])
+    files.fail_always("write_at", no_space)
+    answers = await asyncio.gather(
+        *(log.append([put(2)]) for _ in range(3)), return_exceptions=True
+    )
+    assert [type(answer) for answer in answers] == [StorageFull] * 3
+    files.heal()
+    await log.append([put(3)])
+    found = log.read(0, BEGINNING, floor=BEGINNING, max_records=10, max_bytes=1 << 20)
+    assert [
+        b'"Data":"%b"' % b64encode(bytes(n)) in part
+        for n, part in zip((1, 3), found.parts, strict=True)
+    ] == [True, True]
