@@ -33,4 +33,7 @@ def total_decoded_size(texts: Sequence[str]) -> int | None:
 
 _decode = pybase64.b64decode
 # Before "==" the four low bits of a character are zero, before "=" the two low bits.
-_BITS_AFTER_DATA = re.compile("[^AQgw\n]==|[^AEIMQUYcgkosw048=\n]=(?!=)")
+# (Beginning with a literal, the search skips from one "=" to the next.)
+_BITS_AFTER_DATA = re.compile(
+    "=(?:(?<=[^AQgw\n]=)=|(?<=[^AEIMQUYcgkosw048=\n]=)(?!=))",
+)
