@@ -26,5 +26,5 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError):
         return False
     return bool(mallopt(_M_MMAP_THRESHOLD, KEPT_BYTES)) and bool(
-        mallopt(_M_TRIM_THRESHOLD, 2 * KEPT_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
     )
