@@ -81,7 +81,9 @@ async def test_a_batch_killed_after_it_was_prepared_is_not_run_again(
     assert pipeline.seen == list(range(60))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 6))]
+)
 async def test_killed_at_any_time(
     pipeline: Pipeline, streams: StreamClient, server: ServerProcess, seed: int
 ) -> None:
