@@ -180,6 +180,22 @@ ONE = "sinks:\n  - stream: a\n    to: b\n"
             "stream:\n  listen: 4567\n",
             (2, 11, "stream.listen", "expected text"),
         ),
+        (
+            "stream:\n  cors_origins: [example.com]\n",
+            (2, 18, "stream.cors_origins[0]", "expected an origin such as https://"),
+        ),
+        (
+            "stream:\n  keys: {A: {secret: b, account: 12345}}\n",
+            (2, 34, "stream.keys.A.account", "expected an account id of twelve digits"),
+        ),
+        (
+            "stream:\n  keys: {A: {secret: b, acount: x}}\n",
+            (2, 25, "stream.keys.A.acount", "unknown key (did you mean account?)"),
+        ),
+        (
+            'stream:\n  keys: {A: {account: "111122223333"}}\n',
+            (2, 10, "stream.keys.A.secret", "this key is missing"),
+        ),
     ],
 )
 def test_schema_findings(tmp_path: Path, text: str, expected: tuple[int, int, str, str]) -> None:
@@ -286,6 +302,9 @@ def test_a_number_from_a_variable_is_a_number_where_one_is_wanted(tmp_path: Path
         "stream: {endpoint: '${PASSWORD}'}\n",
         "stream: {keys: {AKID: [hunter2]}}\n",
         "stream: {keys: {AKID: hunter2}, listn: x}\n",
+        "stream: {keys: {AKID: {secret: hunter2, account: hunter}}}\n",
+        "stream: {keys: {AKID: {secret: [hunter2]}}}\n",
+        "stream: {keys: {AKID: {screet: hunter2}}}\n",
         "stream: {keys: {AKID: hunter2}, listen: 0.0.0.0:1, limits: x}\n",
         # the file is not YAML at the very place
         "stream:\n  keys: {AKID: hunter2\nagent: {\n",

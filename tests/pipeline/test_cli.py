@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from headrace.core.access_key import AccessKey
 from headrace.core.errors import ConfigError
 from headrace.pipeline.cli.serve import read_keys
 from headrace.pipeline.parts import installed_parts
@@ -171,15 +172,31 @@ def test_the_verbs_of_a_part_stand_beside_running_it(scripted: Environment, tmp_
 class TestKeys:
     def test_file_and_environment(self, tmp_path: Path) -> None:
         file = tmp_path / "keys"
-        file.write_text("# keys\nAKID:se:cret\n\n")
-        assert read_keys(file, {}) == {"AKID": "se:cret"}
-        assert read_keys(None, {"HEADRACE_KEYS": "A:b,C:d"}) == {"A": "b", "C": "d"}
+        file.write_text("# keys\nAKID:se:cret\n\nOTHER@111122223333:s@cret:123456789012\n")
+        assert read_keys(file, {}) == {
+            "AKID": AccessKey("se:cret", "123456789012"),
+            "OTHER": AccessKey("s@cret:123456789012", "111122223333"),
+        }
+        assert read_keys(None, {"HEADRACE_KEYS": "A:b,C@000000000001:d"}) == {
+            "A": AccessKey("b"),
+            "C": AccessKey("d", "000000000001"),
+        }
         assert read_keys(None, {}) == {}
 
-    def test_a_bad_line_is_named_and_not_shown(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("line", "words"),
+        [
+            ("hunter2", "expected ACCESS_KEY_ID:SECRET_ACCESS_KEY"),
+            ("@111122223333:hunter2", "expected ACCESS_KEY_ID:SECRET_ACCESS_KEY"),
+            ("B@11112222333:hunter2", "expected an account id of twelve digits"),
+            ("B@:hunter2", "expected an account id of twelve digits"),
+            ("AKID:hunter2", "stands further up already"),
+        ],
+    )
+    def test_a_bad_line_is_named_and_not_shown(self, tmp_path: Path, line: str, words: str) -> None:
         file = tmp_path / "keys"
-        file.write_text("AKID:fine\nhunter2\n")
-        with pytest.raises(ConfigError, match="keys:2: expected") as caught:
+        file.write_text(f"AKID:fine\n{line}\n")
+        with pytest.raises(ConfigError, match=f"keys:2: .*{words}") as caught:
             read_keys(file, {})
         assert "hunter2" not in str(caught.value)
 

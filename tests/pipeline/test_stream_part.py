@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from headrace.core.access_key import AccessKey
 from headrace.core.client import StreamClient
 from headrace.core.errors import HeadraceError
 from headrace.core.part import PartContext
@@ -90,6 +91,18 @@ async def test_the_part_serves_the_declared_streams_with_its_keys(tmp_path: Path
     await part.stop()
     await running
     assert not part.health().ok
+
+
+def test_keys_with_an_account_and_without() -> None:
+    section = StreamSection.model_validate(
+        {"keys": {"A": {"secret": "hunter2", "account": 111122223333}, "B": "two"}}
+    )
+    assert section.access_keys() == {
+        "A": AccessKey("hunter2", "111122223333"),
+        "B": AccessKey("two", "123456789012"),
+    }
+    assert section.target().secret_access_key == "hunter2"
+    assert "hunter2" not in repr(section)
 
 
 async def test_what_is_refused_is_reported_and_the_rest_is_done(tmp_path: Path) -> None:

@@ -16,13 +16,14 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 
+from headrace.core.access_key import AccessKey
 from headrace.core.allocator import keep_freed_memory
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.engine.embedded.engine import EmbeddedEngine
@@ -36,7 +37,8 @@ from headrace.core.service.catalog import Catalog
 from headrace.core.service.consumers import ConsumerService
 from headrace.core.service.streams import StreamService
 from headrace.core.wire.app import App, KinesisApp
-from headrace.core.wire.auth import AccessKey, Authenticator
+from headrace.core.wire.auth import Authenticator
+from headrace.core.wire.cors import Cors
 from headrace.core.wire.dispatch import Dispatcher
 from headrace.core.wire.service_model import service_model
 
@@ -52,16 +54,18 @@ GRACE_S = 5  # for requests under way when the server is asked to end
 class ServerConfig:
     """How a server runs. Port 0 takes a free one.
 
-    `access_keys` maps access key ids to secrets. Without any, every signature is taken, and the
-    server binds to nothing but loopback addresses. `limits` is `off` (the hardware is the limit) or
-    `aws` (a shard's capacity as the service has it). `state_delay_ms` is how long CREATING,
-    UPDATING and DELETING last. With `tls` the port speaks TLS only.
+    `access_keys` is by access key id. Without any, every signature is taken, and the server binds
+    to nothing but loopback addresses. `cors_origins` are those whose web pages may use it, as
+    `cors.check_origin` gives them; none is any page with keys, this machine's without. `limits` is
+    `off` (the hardware is the limit) or `aws` (what the service allows). `state_delay_ms` is how
+    long CREATING, UPDATING and DELETING last. With `tls` the port speaks TLS only.
     """
 
     host: str = "127.0.0.1"
     port: int = 4567
     data: Path
-    access_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    access_keys: Mapping[str, AccessKey] = field(default_factory=dict, repr=False)
+    cors_origins: Sequence[str] = ()
     limits: str = "off"
     state_delay_ms: int = 0
     tls: TlsConfig | None = None
@@ -107,8 +111,9 @@ class Server:
         self._endpoint = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
         capacity = Capacity(self._clock) if self._config.limits == "aws" else None
         self._dispatcher = Dispatcher(self._catalog, self._streams, capacity)
-        keys = {key: AccessKey(secret) for key, secret in self._config.access_keys.items()}
-        app = KinesisApp(self._dispatcher, Authenticator(keys, self._clock), self._management)
+        authenticator = Authenticator(self._config.access_keys, self._clock)
+        cors = Cors(self._config.cors_origins, has_keys=bool(self._config.access_keys))
+        app = KinesisApp(self._dispatcher, authenticator, self._management, cors)
         config = uvicorn.Config(
             app,
             http=FirstBytesProtocol,

@@ -25,8 +25,10 @@ from pydantic import (
     model_validator,
 )
 
+from headrace.core.access_key import ACCOUNT_EXPECTED, AccessKey, is_account
 from headrace.core.errors import HeadraceError, ResourceInUse, ResourceNotFound, ServiceError
 from headrace.core.limits import (
+    DEFAULT_ACCOUNT,
     DEFAULT_REGION,
     DEFAULT_SHARD_QUOTA,
     MAX_RETENTION_HOURS,
@@ -66,6 +68,12 @@ def _address(text: str) -> str:
     return text
 
 
+def _origin(text: str) -> str:
+    from headrace.core.wire.cors import check_origin
+
+    return check_origin(text)
+
+
 def _whole_hours(retention_ms: int) -> int:
     low, high = MIN_RETENTION_HOURS * HOUR_MS, MAX_RETENTION_HOURS * HOUR_MS
     if retention_ms % HOUR_MS or not low <= retention_ms <= high:
@@ -95,6 +103,25 @@ class StreamSpec(BaseModel):
     @property
     def retention_hours(self) -> int:
         return self.retention // HOUR_MS
+
+
+def _account(value: Any) -> Any:
+    """YAML takes twelve digits without quotes for a number."""
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(text, str) or not is_account(text):
+        raise ValueError(ACCOUNT_EXPECTED)
+    return text
+
+
+class KeySection(BaseModel):
+    """An access key of an account other than the default one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    secret: Secret = Field(min_length=1, description="secret access key")
+    account: Annotated[str, BeforeValidator(_account)] = Field(
+        DEFAULT_ACCOUNT, description="account whose streams it opens, twelve digits"
+    )
 
 
 class TlsSection(BaseModel):
@@ -147,9 +174,15 @@ class StreamSection(BaseModel):
         None, description="URL of a stream served elsewhere; nothing is served here then"
     )
     region: str = Field(DEFAULT_REGION, min_length=1, description="region in signatures and ARNs")
-    keys: dict[str, Secret] = Field(
+    keys: dict[str, Secret | KeySection] = Field(
         default_factory=dict,
-        description="access key id: secret access key; the first pair is the one parts use",
+        description="access key id: secret access key, or {secret, account}; the first is the one "
+        "parts use",
+    )
+    cors_origins: list[Annotated[str, AfterValidator(_origin)]] = Field(
+        default_factory=list,
+        description="origins whose web pages may use the stream, or *; none: any page with keys, "
+        "this machine's without",
     )
     limits: Literal["off", "aws"] = Field(
         "off", description="aws: the capacity limits of the service; off: the hardware's"
@@ -165,13 +198,22 @@ class StreamSection(BaseModel):
         """The names a file can be held to; None when the streams are kept elsewhere."""
         return list(self.streams) if self.streams or self.endpoint is None else None
 
+    def access_keys(self) -> dict[str, AccessKey]:
+        """What is configured, by access key id."""
+        return {
+            access_key_id: AccessKey(given.secret.get_secret_value(), given.account)
+            if isinstance(given, KeySection)
+            else AccessKey(given.get_secret_value())
+            for access_key_id, given in self.keys.items()
+        }
+
     def target(self, *, data: Path = Path(), base: Path = Path()) -> StreamTarget:
         """How the other parts reach the stream.
 
         `data` is the folder the stream has for itself, `base` where relative paths start.
         """
         host, port = split_address(self.listen)
-        access_key_id, secret = next(iter(self.keys.items()), (None, None))
+        access_key_id, key = next(iter(self.access_keys().items()), (None, None))
         scheme, certificate = "http", None
         if self.tls is not None and self.endpoint is None:
             from headrace.core.listener.tls import certificate_path
@@ -183,7 +225,7 @@ class StreamSection(BaseModel):
             certificate=certificate,
             region=self.region,
             access_key_id=access_key_id,
-            secret_access_key=secret.get_secret_value() if secret else None,
+            secret_access_key=key.secret if key else None,
         )
 
 
@@ -221,7 +263,8 @@ class StreamPart(Part):
                 host=host,
                 port=port,
                 data=self.context.data,
-                access_keys={k: v.get_secret_value() for k, v in self.config.keys.items()},
+                access_keys=self.config.access_keys(),
+                cors_origins=self.config.cors_origins,
                 limits=self.config.limits,
                 tls=self.config.tls.config(self.context.base) if self.config.tls else None,
             )

@@ -122,32 +122,6 @@ def test_wire_32_every_missing_part_is_named(raw: Raw) -> None:
     )
 
 
-# CORS
-
-
-def test_wire_33_a_preflight(raw: Raw) -> None:
-    asked = {
-        "Origin": "https://example.com",
-        "Access-Control-Request-Method": "POST",
-        "Access-Control-Request-Headers": "x-amz-target,authorization",
-    }
-    reply = raw.send("OPTIONS", "/", None, asked)
-    assert (reply.status, reply.body) == (200, b"")
-    assert reply.headers["access-control-allow-origin"] == "*"
-    assert reply.headers["access-control-allow-methods"] == "POST"
-    assert reply.headers["access-control-allow-headers"] == "x-amz-target,authorization"
-    assert reply.headers["access-control-max-age"] == "172800"
-    assert "x-amzn-requestid" in reply.headers
-
-
-@pytest.mark.parametrize("operation", ["ListStreams", "Nothing"])
-def test_wire_33_answers_to_a_page(raw: Raw, operation: str) -> None:
-    reply = raw.call(operation, {}, headers={"Origin": "https://example.com"})
-    assert reply.headers["access-control-allow-origin"] == "*"
-    exposed = reply.headers["access-control-expose-headers"].lower().split(",")
-    assert {"x-amzn-requestid", "x-amz-id-2"} <= set(exposed)
-
-
 # CBOR
 
 

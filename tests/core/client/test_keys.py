@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from client_support import read_all
+from headrace.core.access_key import AccessKey
 from headrace.core.client import StreamClient
 from headrace.core.errors import InvalidSignature, ServiceError
 from headrace.core.leases import StreamLeases
@@ -21,7 +22,7 @@ from headrace.core.testing.faulty_proxy import FaultyProxy
 @pytest.fixture
 async def locked(tmp_path: Path) -> AsyncIterator[str]:
     """The endpoint of a server with one key, `id` / `secret`."""
-    config = ServerConfig(port=0, data=tmp_path / "data", access_keys={"id": "secret"})
+    config = ServerConfig(port=0, data=tmp_path / "data", access_keys={"id": AccessKey("secret")})
     server = Server(config)
     await server.start()
     yield server.endpoint

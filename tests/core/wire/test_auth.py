@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.core import errors
+from headrace.core.access_key import AccessKey
 from headrace.core.testing.manual_clock import ManualClock
 from headrace.core.wire import sigv4
-from headrace.core.wire.auth import AccessKey, Authenticator, Caller
+from headrace.core.wire.auth import Authenticator, Caller
 
 NOW = "20261122T154000Z"
 NOW_MS = 1_795_362_000_000

@@ -17,10 +17,11 @@ from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace.core.access_key import AccessKey
 from headrace.core.clock import SystemClock
 from headrace.core.errors import InvalidSignature, ServiceError
 from headrace.core.testing.manual_clock import ManualClock
-from headrace.core.wire.auth import AccessKey, Authenticator, Caller
+from headrace.core.wire.auth import Authenticator, Caller
 from headrace.core.wire.codec import JSON, encode_error, encode_response
 
 KEY, SECRET, REGION = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "eu-west-1"

@@ -26,6 +26,7 @@ from headrace.core.errors import (
 from headrace.core.limits import MAX_PUT_REQUEST_BYTES
 from headrace.core.service.caller import Caller
 from headrace.core.wire import codec, event_stream
+from headrace.core.wire.cors import Cors
 from headrace.core.wire.dispatch import Dispatcher
 
 Scope = MutableMapping[str, Any]
@@ -59,10 +60,12 @@ class KinesisApp:
         dispatcher: Dispatcher,
         authenticator: Authenticator,
         management: Callable[[], App],
+        cors: Cors,
     ) -> None:
         self._dispatcher = dispatcher
         self._authenticator = authenticator
         self._make_management = management
+        self._cors = cors
         self._management: App | None = None
         self._request_prefix = os.urandom(8).hex()
         self._request_count = itertools.count()
@@ -79,6 +82,9 @@ class KinesisApp:
             if scope["method"] == "OPTIONS" and any(k == b"origin" for k, _ in scope["headers"]):
                 await self._preflight(scope, send)
                 return
+        if kind == "http" and (refusal := self._refusal(dict(scope["headers"]))):
+            await self._refuse(refusal, send)
+            return
         if self._management is None:
             self._management = self._make_management()
 
@@ -93,12 +99,36 @@ class KinesisApp:
 
         await self._management(scope, receive, send_with_id)
 
+    def _refusal(self, headers: dict[bytes, bytes]) -> str | None:
+        """Why a browser is refused what the management application has; None: it is not."""
+        origin, host = headers.get(b"origin"), headers.get(b"host")
+        if origin is not None and self._cors.headers(origin) is None:
+            return self._cors.refusal(origin)
+        if host is not None and not self._cors.takes_host(host):
+            return (
+                f"A server without keys does not answer for {host.decode('latin-1')[:200]!r}. Ask "
+                "for it by address or as localhost, or name its origin with --cors-origin "
+                "(cors_origins in a file)."
+            )
+        return None
+
+    async def _refuse(self, refusal: str, send: Send) -> None:
+        status, headers, body = codec.encode_error(AccessDenied(refusal), "")
+        headers = [*headers, (b"x-amzn-requestid", self._request_id())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
     async def _kinesis(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
+        origin = headers.get(b"origin")
+        cors = [] if origin is None else self._cors.headers(origin)
         content_type = codec.media_type(headers.get(b"content-type", b"").decode("latin-1"))
         body = await _read_body(receive, headers)
         if body is None:
             return  # the client went away: there is nobody to answer
+        if cors is None:
+            await self._refuse(self._cors.refusal(origin or b""), send)
+            return
         if isinstance(body, ServiceError):
             answer: _Reply = codec.encode_error(
                 body, codec.CBOR if content_type == codec.CBOR else codec.JSON
@@ -110,9 +140,8 @@ class KinesisApp:
             *extra,
             (b"x-amzn-requestid", self._request_id()),
             (b"x-amz-id-2", _EXTENDED_ID),
+            *cors,
         ]
-        if b"origin" in headers:
-            response_headers += _CORS
         if not isinstance(out, bytes):
             response_headers.append((b"content-type", event_stream.MEDIA_TYPE.encode()))
             start = {"type": "http.response.start", "status": status, "headers": response_headers}
@@ -153,9 +182,13 @@ class KinesisApp:
 
     async def _preflight(self, scope: Scope, send: Send) -> None:
         headers = dict(scope["headers"])
+        cors = self._cors.headers(headers[b"origin"])
+        if cors is None:
+            await self._refuse(self._cors.refusal(headers[b"origin"]), send)
+            return
         wanted = headers.get(b"access-control-request-headers")
         answer = [
-            *_CORS,
+            *cors,
             (b"access-control-max-age", b"172800"),
             (b"x-amzn-requestid", self._request_id()),
             (b"content-length", b"0"),
@@ -172,15 +205,6 @@ class KinesisApp:
         """A UUID's form: a prefix of this process, then a count."""
         p = self._request_prefix
         return (f"{p[:8]}-{p[8:12]}-4{p[13:16]}-8000-{next(self._request_count):012x}").encode()
-
-
-_CORS = [
-    (b"access-control-allow-origin", b"*"),
-    (
-        b"access-control-expose-headers",
-        b"x-amzn-RequestId,x-amzn-ErrorType,x-amz-request-id,x-amz-id-2,x-amzn-ErrorMessage,Date",
-    ),
-]
 
 
 # x-amz-id-2 decodes to 64..80 bytes at AWS; it names the host, so one per process will do

@@ -5,7 +5,8 @@ Owns: `Authenticator`, and AWS's errors for a request it does not let in. Two wa
 * with keys, a request's signature is verified in full, and its key names the account;
 * without keys (loopback only; the server sees to that), the secret cannot be checked, so whatever
   is a whole signature passes. Its scope still names the region, and an unsigned request is refused,
-  as at AWS: a client that is wrongly set up should learn it here.
+  as at AWS: a client that is wrongly set up should learn it here. A key id of twelve digits is an
+  account, so that tests over several accounts need no configuration (LocalStack's convention).
 
 The checks come in AWS's order, as the author of dynalite found it: missing parts, date, clock,
 signed host, algorithm, form of the credential, its scope, its key, the signature.
@@ -18,11 +19,11 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import NamedTuple
 
+from headrace.core.access_key import AccessKey, is_account
 from headrace.core.clock import Clock
 from headrace.core.errors import (
     IncompleteSignature,
@@ -51,14 +52,6 @@ _MISMATCH = (
 _UNKNOWN_KEY = "The security token included in the request is invalid."
 _REGION = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _TIMESTAMP = re.compile(r"[0-9]{8}T[0-9]{6}Z")
-
-
-@dataclass(frozen=True, slots=True)
-class AccessKey:
-    """What belongs to an access key id. `account` is twelve digits."""
-
-    secret: str = field(repr=False)
-    account: str = DEFAULT_ACCOUNT
 
 
 class Caller(NamedTuple):
@@ -191,7 +184,8 @@ def _open_caller(text: bytes) -> Caller:
         raise InvalidSignature(
             f"Credential should be scoped to a valid region, not '{credential.region}'."
         )
-    return Caller(DEFAULT_ACCOUNT, credential.region, credential.key_id)
+    account = credential.key_id if is_account(credential.key_id) else DEFAULT_ACCOUNT
+    return Caller(account, credential.region, credential.key_id)
 
 
 def _wrong_terminator(credential: Credential) -> str:

@@ -13,7 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headrace.core.access_key import AccessKey
 from headrace.core.errors import ConfigError, HeadraceError
+from headrace.core.limits import DEFAULT_ACCOUNT
 
 if TYPE_CHECKING:
     from headrace.core.server import ServerConfig
@@ -56,8 +58,18 @@ def serve_parser() -> argparse.ArgumentParser:
         "--keys",
         type=Path,
         metavar="FILE",
-        help="file with one ACCESS_KEY_ID:SECRET_ACCESS_KEY a line; "
-        "HEADRACE_KEYS holds the same, separated by commas",
+        help="file with one ACCESS_KEY_ID:SECRET_ACCESS_KEY a line, or, for an account other than "
+        "123456789012, ACCESS_KEY_ID@ACCOUNT:SECRET_ACCESS_KEY; HEADRACE_KEYS holds the same, "
+        "separated by commas",
+    )
+    parser.add_argument(
+        "--cors-origin",
+        action="append",
+        type=_origin,
+        default=[],
+        metavar="ORIGIN",
+        help="origin whose web pages may use the server, such as https://app.example.com, or * "
+        "for all; may be given again (with keys *, without them pages of this machine only)",
     )
     parser.add_argument(
         "--tls",
@@ -99,17 +111,19 @@ def _config(parsed: argparse.Namespace, environment: Mapping[str, str]) -> Serve
         port=parsed.port,
         data=parsed.data,
         access_keys=read_keys(parsed.keys, environment),
+        cors_origins=parsed.cors_origin,
         limits=parsed.limits,
         state_delay_ms=parsed.state_delay_ms,
         tls=TlsConfig(certificate=parsed.certificate, key=parsed.key) if parsed.tls else None,
     )
 
 
-def read_keys(path: Path | None, environment: Mapping[str, str]) -> dict[str, str]:
-    """Access key id -> secret, from a file, or from HEADRACE_KEYS.
+def read_keys(path: Path | None, environment: Mapping[str, str]) -> dict[str, AccessKey]:
+    """Access keys by id, from a file, or from HEADRACE_KEYS.
 
     Raises:
-        ConfigError: a line is not `ID:SECRET`; the message names the line, not its text.
+        ConfigError: a line is not `ID:SECRET` or `ID@ACCOUNT:SECRET`, or names an id again; the
+            message names the line, not its text.
     """
     if path is None:
         lines, name = environment.get("HEADRACE_KEYS", "").split(","), "HEADRACE_KEYS"
@@ -118,16 +132,36 @@ def read_keys(path: Path | None, environment: Mapping[str, str]) -> dict[str, st
             lines, name = path.read_text(encoding="utf-8").splitlines(), str(path)
         except OSError as error:
             raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    keys: dict[str, str] = {}
+    keys: dict[str, AccessKey] = {}
     for number, line in enumerate(lines, 1):
         text = line.strip()
         if not text or text.startswith("#"):
             continue
-        access_key_id, colon, secret = text.partition(":")
+        named, colon, secret = text.partition(":")
+        access_key_id, at, account = named.partition("@")
         if not (colon and access_key_id and secret):
-            raise ConfigError(f"{name}:{number}: expected ACCESS_KEY_ID:SECRET_ACCESS_KEY")
-        keys[access_key_id] = secret
+            raise ConfigError(
+                f"{name}:{number}: expected ACCESS_KEY_ID:SECRET_ACCESS_KEY, or "
+                "ACCESS_KEY_ID@ACCOUNT:SECRET_ACCESS_KEY"
+            )
+        if access_key_id in keys:
+            raise ConfigError(f"{name}:{number}: this access key id stands further up already")
+        try:
+            keys[access_key_id] = AccessKey(secret, account if at else DEFAULT_ACCOUNT)
+        except ValueError:
+            raise ConfigError(
+                f"{name}:{number}: expected an account id of twelve digits between @ and the colon"
+            ) from None
     return keys
+
+
+def _origin(text: str) -> str:
+    from headrace.core.wire.cors import check_origin
+
+    try:
+        return check_origin(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected {error}") from None
 
 
 def _milliseconds(text: str) -> int:
