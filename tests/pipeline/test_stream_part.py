@@ -13,7 +13,8 @@ from headrace.core.access_key import AccessKey
 from headrace.core.client import StreamClient
 from headrace.core.errors import HeadraceError
 from headrace.core.part import PartContext
-from headrace.core.stream_part import StreamPart, StreamSection, StreamSpec, ensure_declared
+from headrace.core.stream_part import StreamPart, ensure_declared
+from headrace.core.stream_section import StreamSection, StreamSpec
 
 
 def spec(**fields: Any) -> StreamSpec:

@@ -25,6 +25,7 @@ from headrace.core.errors import (
     ConfigError,
     EndpointUnreachable,
     InternalFailure,
+    LimitExceeded,
     ResourceInUse,
     ResourceNotFound,
     ServiceError,
@@ -207,13 +208,17 @@ class StreamClient:
         """Wait until a stream is ACTIVE.
 
         Raises ResourceNotFound when there is no such stream (any more), ResourceInUse when it is
-        still something else than ACTIVE after `timeout_ms`.
+        still something else than ACTIVE after `timeout_ms`. An endpoint that is asked too often
+        is asked again.
         """
         deadline_ms = self._clock.monotonic_ms() + timeout_ms
         pause_ms, max_pause_ms = _POLL_MS
         while True:
-            answer = await self.call("DescribeStreamSummary", {"StreamName": stream})
-            status = answer.get("StreamDescriptionSummary", {}).get("StreamStatus")
+            try:
+                answer = await self.call("DescribeStreamSummary", {"StreamName": stream})
+                status = answer.get("StreamDescriptionSummary", {}).get("StreamStatus")
+            except LimitExceeded:
+                status = "not described, for too many ask"
             if status == "ACTIVE":
                 return
             if self._clock.monotonic_ms() >= deadline_ms:

@@ -32,6 +32,7 @@ from headrace.core.listener.protocol import FirstBytesProtocol
 from headrace.core.listener.tls import ServerTls, TlsConfig, server_tls
 from headrace.core.log.files import Files
 from headrace.core.log.stream_log import StreamLogOptions
+from headrace.core.service.call_rates import CallRates
 from headrace.core.service.capacity import Capacity
 from headrace.core.service.catalog import Catalog
 from headrace.core.service.consumers import ConsumerService
@@ -109,8 +110,10 @@ class Server:
         host, port = sock.getsockname()[:2]
         scheme = "http" if self._tls is None else "https"
         self._endpoint = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
-        capacity = Capacity(self._clock) if self._config.limits == "aws" else None
-        self._dispatcher = Dispatcher(self._catalog, self._streams, capacity)
+        is_limited = self._config.limits == "aws"
+        capacity = Capacity(self._clock) if is_limited else None
+        rates = CallRates(self._clock) if is_limited else None
+        self._dispatcher = Dispatcher(self._catalog, self._streams, capacity, rates)
         authenticator = Authenticator(self._config.access_keys, self._clock)
         cors = Cors(self._config.cors_origins, has_keys=bool(self._config.access_keys))
         app = KinesisApp(self._dispatcher, authenticator, self._management, cors)

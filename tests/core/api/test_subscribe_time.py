@@ -201,6 +201,51 @@ async def test_after_five_seconds_another_takes_over(here: Here) -> None:
     new.close()
 
 
+async def test_a_subscriber_is_sent_two_mebibytes_a_second_where_limits_are_on(
+    tmp_path: Path,
+) -> None:
+    clock = ManualClock()
+    async with (
+        server_here(tmp_path / "data", clock, limits="aws") as server,
+        StreamClient(StreamTarget(endpoint=server.endpoint)) as client,
+        aiohttp.ClientSession() as session,
+    ):
+        await client.call("CreateStream", {"StreamName": "s", "ShardCount": 1})
+        answer = await client.call(
+            "RegisterStreamConsumer", {"StreamARN": ARN, "ConsumerName": "c"}
+        )
+        here = Here(server, client, clock, answer["Consumer"]["ConsumerARN"], session)
+        for _ in range(6):
+            await here.put(b"x" * 1_000_000)
+            await clock.advance(1000)
+        reader = await here.subscribe("TRIM_HORIZON")
+        await reader.next()
+        for _ in range(3):  # a second's worth at once, and what was begun
+            assert len((await reader.event())["Records"]) == 1
+        await reader.nothing_yet()
+        started_ms = clock.monotonic_ms()
+        for _ in range(3):
+            waiting = asyncio.create_task(reader.event())
+            while not waiting.done():
+                await asyncio.wait([waiting], timeout=0.02)
+                if not waiting.done():
+                    await clock.advance(20)
+            assert len((await waiting)["Records"]) == 1
+        took_ms = clock.monotonic_ms() - started_ms
+        assert took_ms >= 1300, took_ms  # three events later 2.9 MB more are paid for
+        # another consumer's pace is its own
+        answer = await client.call(
+            "RegisterStreamConsumer", {"StreamARN": ARN, "ConsumerName": "d"}
+        )
+        here.consumer = answer["Consumer"]["ConsumerARN"]
+        other = await here.subscribe("TRIM_HORIZON")
+        await other.next()
+        for _ in range(3):
+            assert len((await other.event())["Records"]) == 1
+        other.close()
+        reader.close()
+
+
 async def test_cbor_payloads(here: Here) -> None:
     await here.put(b"\x00\xff")
     reader = await here.subscribe("TRIM_HORIZON", CBOR)

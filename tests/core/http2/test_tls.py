@@ -19,7 +19,8 @@ from headrace.core.client import StreamClient
 from headrace.core.errors import ConfigError, EndpointUnreachable
 from headrace.core.listener.tls import TlsConfig, server_tls
 from headrace.core.part import PartContext, StreamTarget
-from headrace.core.stream_part import StreamPart, StreamSection
+from headrace.core.stream_part import StreamPart
+from headrace.core.stream_section import StreamSection
 from headrace.core.testing.server_process import ServerProcess
 from http2_support import until
 

@@ -9,6 +9,7 @@ Most settings hold at once. Those for which AWS shows a stream UPDATING go in tw
 
 from __future__ import annotations
 
+from headrace.core.control.quotas import check_on_demand
 from headrace.core.control.scaling import scale
 from headrace.core.control.stream_state import (
     ConsumerState,
@@ -80,6 +81,7 @@ class BeginUpdate(StreamCommandBase):
     uid: str
     pending: PendingUpdate
     at_ms: int
+    on_demand_quota: int | None = None
 
 
 class FinishUpdate(StreamCommandBase):
@@ -114,7 +116,7 @@ def apply_setting_command(state: StreamsState, command: SettingCommand) -> Strea
         case SetDistribution():
             stream.distribution = command.distribution
         case BeginUpdate():
-            _begin(stream, command)
+            _begin(state, stream, command)
         case FinishUpdate():
             _finish(stream, command.at_ms)
     return stream
@@ -154,9 +156,11 @@ def _set_policy(stream: StreamState, command: SetPolicy) -> None:
     resource.policy = command.policy
 
 
-def _begin(stream: StreamState, command: BeginUpdate) -> None:
+def _begin(state: StreamsState, stream: StreamState, command: BeginUpdate) -> None:
     if stream.status != "ACTIVE":
         raise not_active(stream)
+    if command.pending.mode == "ON_DEMAND" and stream.mode != "ON_DEMAND":
+        check_on_demand(state, command.account, command.region, command.on_demand_quota)
     if command.pending.split is not None:
         check_split(stream, command.pending.split[0], int(command.pending.split[1]))
     if command.pending.merge is not None:

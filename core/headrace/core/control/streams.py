@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import msgspec
 
+from headrace.core.control.quotas import check_changing, check_on_demand
+from headrace.core.control.quotas import check_quota as check_quota
 from headrace.core.control.stream_state import ShardState as ShardState
 from headrace.core.control.stream_state import StreamsState as StreamsState
 from headrace.core.control.stream_state import StreamState as StreamState
 from headrace.core.control.stream_state import find_shard as find_shard
 from headrace.core.control.stream_state import not_found as not_found
 from headrace.core.control.stream_state import stream_key
-from headrace.core.errors import InvalidArgument, LimitExceeded, ResourceInUse, ResourceNotFound
+from headrace.core.errors import InvalidArgument, ResourceInUse, ResourceNotFound
 from headrace.core.limits import DEFAULT_SHARD_QUOTA
 from headrace.core.model.hashing import uniform_ranges
 from headrace.core.model.shards import shard_id
@@ -33,7 +35,7 @@ class StreamCommandBase(msgspec.Struct, kw_only=True, tag=True):
 
 
 class CreateStream(StreamCommandBase):
-    """A new stream with `shards` uniform shards, CREATING."""
+    """A new stream with `shards` uniform shards, CREATING. For the quotas see `quotas`."""
 
     uid: str
     at_ms: int
@@ -44,6 +46,8 @@ class CreateStream(StreamCommandBase):
     shard_quota: int = DEFAULT_SHARD_QUOTA
     distribution: str = "USER_PARTITION_KEY"
     warm_mibps: int | None = None
+    on_demand_quota: int | None = None
+    changing_quota: int | None = None
 
 
 class ActivateStream(StreamCommandBase):
@@ -53,9 +57,10 @@ class ActivateStream(StreamCommandBase):
 
 
 class StartDeletion(StreamCommandBase):
-    """DELETING: nothing may be put or read any more."""
+    """DELETING: nothing may be put or read any more. Again is once."""
 
     uid: str
+    changing_quota: int | None = None
 
 
 class RemoveStream(StreamCommandBase):
@@ -114,6 +119,8 @@ def apply_stream_command(state: StreamsState, command: StreamCommand) -> StreamS
             if stream.status in ("CREATING", "UPDATING"):
                 stream.status = "ACTIVE"
         case StartDeletion():
+            if stream.status not in ("CREATING", "DELETING"):
+                check_changing(state, command.account, command.region, command.changing_quota)
             stream.status = "DELETING"
         case RemoveStream():
             del state.streams[command.key]
@@ -146,6 +153,9 @@ def _create(state: StreamsState, command: CreateStream) -> StreamState:
         raise ResourceInUse(
             f"Stream {command.name} under account {command.account} already exists."
         )
+    check_changing(state, command.account, command.region, command.changing_quota)
+    if command.mode == "ON_DEMAND":
+        check_on_demand(state, command.account, command.region, command.on_demand_quota)
     check_quota(state, command.account, command.region, command.shards, command.shard_quota)
     created_s = max(command.at_ms // 1000, state.removed_created_s + 1)
     stream = StreamState(
@@ -167,28 +177,6 @@ def _create(state: StreamsState, command: CreateStream) -> StreamState:
     )
     state.streams[command.key] = stream
     return stream
-
-
-def check_quota(state: StreamsState, account: str, region: str, wanted: int, quota: int) -> None:
-    used = sum(
-        len(stream.open_shards)
-        for stream in state.streams.values()
-        if stream.account == account and stream.region == region
-    )
-    if used + wanted > quota:
-        raise shard_quota_exceeded(account, region, used, quota, wanted)
-
-
-def shard_quota_exceeded(
-    account: str, region: str, used: int, quota: int, wanted: int
-) -> LimitExceeded:
-    return LimitExceeded(
-        f"This request would exceed the shard limit for the account {account} in {region}. "
-        f"Current shard count for the account: {used}. Limit: {quota}. Number of additional "
-        f"shards that would have resulted from this request: {wanted}. Refer to the AWS Service "
-        "Limits page (http://docs.aws.amazon.com/general/latest/gr/aws_service_limits.html) for "
-        "current limits and how to request higher limits."
-    )
 
 
 def _open_shard(stream: StreamState, number: int) -> ShardState:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from headrace.core.control.accounts import SetCommitment, commitment_of
-from headrace.core.limits import DEFAULT_SHARD_QUOTA, ON_DEMAND_STREAM_QUOTA
+from headrace.core.control.quotas import count_on_demand
+from headrace.core.limits import DEFAULT_SHARD_QUOTA, MAX_STREAM_COUNT, ON_DEMAND_STREAM_QUOTA
 from headrace.core.service.caller import Caller
 from headrace.core.service.catalog import Catalog
 
@@ -19,17 +20,27 @@ def has_commitment(catalog: Catalog, caller: Caller) -> bool:
 class AccountService:
     """What holds for an account in a region."""
 
-    def __init__(self, catalog: Catalog, *, shard_quota: int = DEFAULT_SHARD_QUOTA) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        *,
+        shard_quota: int = DEFAULT_SHARD_QUOTA,
+        is_limited: bool = False,
+    ) -> None:
+        """`is_limited`: the number of on-demand streams is."""
         self._catalog = catalog
         self._shard_quota = shard_quota
+        self._on_demand_quota = ON_DEMAND_STREAM_QUOTA if is_limited else MAX_STREAM_COUNT
 
     async def describe_limits(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
         streams = self._catalog.streams_of(caller)
         return {
             "ShardLimit": self._shard_quota,
             "OpenShardCount": sum(len(stream.open_shards) for stream in streams),
-            "OnDemandStreamCount": sum(stream.mode == "ON_DEMAND" for stream in streams),
-            "OnDemandStreamCountLimit": ON_DEMAND_STREAM_QUOTA,
+            "OnDemandStreamCount": count_on_demand(
+                self._catalog.state.streams, caller.account, caller.region
+            ),
+            "OnDemandStreamCountLimit": self._on_demand_quota,
         }
 
     async def describe_account_settings(

@@ -5,8 +5,10 @@
 | in                 | 1 MiB/s (data and partition keys) and 1,000 records/s, a second's worth at  |
 |                    | once; a stream with records over 1 MiB saves up 10 MiB                      |
 | GetRecords calls   | 5 a second                                                                  |
+| GetShardIterator   | 5 a second                                                                  |
 | out                | 2 MiB/s: a call is answered whole, and the next ones refused until the rate |
 |                    | has made up for it (5 s after a full 10 MiB)                                |
+| out to a consumer  | 2 MiB/s for each registered one, at a steady pace after the first second    |
 
 A tank that refills steadily, as the service's own documents describe it; they give no formula.
 Memory is one small object per shard that is used.
@@ -24,6 +26,7 @@ from headrace.core.limits import (
     MAX_RECORD_BYTES,
     SHARD_IN_BYTES_PER_S,
     SHARD_IN_RECORDS_PER_S,
+    SHARD_ITERATORS_PER_S,
     SHARD_OUT_BYTES_PER_S,
     SHARD_READS_PER_S,
 )
@@ -52,16 +55,21 @@ class Tank:
         """Take it, also if it is not there: then it is owed."""
         self._level -= amount * 1000
 
+    def owed_ms(self, now_ms: int) -> int:
+        """How long until nothing is owed."""
+        return 0 if self.has(0, now_ms) else -(self._level // self._rate_per_s)
+
 
 class ShardCapacity:
     """The tanks of one shard."""
 
-    __slots__ = ("bytes_in", "bytes_out", "reads", "records_in")
+    __slots__ = ("bytes_in", "bytes_out", "iterators", "reads", "records_in")
 
     def __init__(self, burst_bytes: int, now_ms: int) -> None:
         self.bytes_in = Tank(SHARD_IN_BYTES_PER_S, burst_bytes, now_ms)
         self.records_in = Tank(SHARD_IN_RECORDS_PER_S, SHARD_IN_RECORDS_PER_S, now_ms)
         self.reads = Tank(SHARD_READS_PER_S, SHARD_READS_PER_S, now_ms)
+        self.iterators = Tank(SHARD_ITERATORS_PER_S, SHARD_ITERATORS_PER_S, now_ms)
         # what is read is owed afterwards: the tank is full at 0 and goes below
         self.bytes_out = Tank(SHARD_OUT_BYTES_PER_S, 0, now_ms)
 
@@ -121,6 +129,14 @@ class Capacity:
                     stopped.add(shard.number)
         return refused
 
+    def check_iterator(self, stream: StreamState, shard: ShardState) -> None:
+        """Count a GetShardIterator. Raises ThroughputExceeded for one too many."""
+        now_ms = self._clock.monotonic_ms()
+        tank = self._of(stream, shard.number, now_ms).iterators
+        if not tank.has(1, now_ms):
+            raise ThroughputExceeded(_rate_exceeded(stream, shard))
+        tank.take(1)
+
     def check_read(self, stream: StreamState, shard: ShardState) -> None:
         """Before a GetRecords. Raises ThroughputExceeded for one too many, or too soon."""
         now_ms = self._clock.monotonic_ms()
@@ -133,6 +149,17 @@ class Capacity:
         """After a GetRecords that gave `size` bytes."""
         now_ms = self._clock.monotonic_ms()
         self._of(stream, shard.number, now_ms).bytes_out.take(size)
+
+
+def subscriber_tank(now_ms: int) -> Tank:
+    """What a registered consumer is sent of a shard."""
+    return Tank(SHARD_OUT_BYTES_PER_S, SHARD_OUT_BYTES_PER_S, now_ms)
+
+
+def metered(parts: Sequence[bytes]) -> int:
+    """Bytes read, from records as they are stored: close to what AWS counts, and known without
+    looking at any record."""
+    return sum(map(len, parts)) * 3 // 4
 
 
 def _rate_exceeded(stream: StreamState, shard: ShardState) -> str:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
-
-import msgspec
-import pybase64
+from typing import Any, NamedTuple
 
 from headrace.core.control.consumers import (
     ActivateConsumer,
@@ -15,22 +12,24 @@ from headrace.core.control.consumers import (
     StartConsumerRemoval,
 )
 from headrace.core.control.stream_state import ConsumerState, StreamState
-from headrace.core.errors import ExpiredNextToken, InvalidArgument, ResourceNotFound
-from headrace.core.limits import (
-    LIST_TOKEN_LIFETIME_MS,
-    MAX_COMMITTED_CONSUMERS,
-    MAX_CONSUMERS,
-)
+from headrace.core.errors import InvalidArgument, ResourceNotFound
+from headrace.core.limits import MAX_COMMITTED_CONSUMERS, MAX_CONSUMERS
 from headrace.core.service.account import has_commitment
 from headrace.core.service.addressing import address, consumer_not_active, find_consumer
 from headrace.core.service.caller import Caller
 from headrace.core.service.catalog import Catalog, check_creation
 from headrace.core.service.tags import check_tags
+from headrace.core.service.tokens import issue_token, read_token
 from headrace.core.service.transitions import Transitions
 
 _LIST_LIMIT = 100  # ListStreamConsumers documentation: MaxResults unless given
 
-_decode_token = msgspec.json.Decoder(tuple[str, str, int]).decode
+
+class _Place(NamedTuple):
+    """Where ListStreamConsumers goes on: after a consumer of a stream."""
+
+    uid: str
+    after: str
 
 
 class ConsumerService:
@@ -110,23 +109,14 @@ class ConsumerService:
             "Consumers": [_describe(stream, stream.consumers[name]) for name in page]
         }
         if len(names) > len(page):
-            body = msgspec.json.encode((stream.uid, page[-1], self._clock.now_ms()))
-            answer["NextToken"] = pybase64.b64encode_as_string(body)
+            place = _Place(stream.uid, page[-1])
+            answer["NextToken"] = issue_token(place, self._clock.now_ms())
         return answer
 
     def _read_token(self, token: str, stream: StreamState) -> str:
-        try:
-            uid, after, issued_ms = _decode_token(pybase64.b64decode(token, validate=True))
-        except (msgspec.MsgspecError, ValueError, RecursionError):
-            raise InvalidArgument("Invalid NextToken.") from None
+        uid, after = read_token(token, _Place, self._clock.now_ms())
         if uid != stream.uid:
             raise InvalidArgument("Invalid NextToken. It was issued for another stream.")
-        age_ms = self._clock.now_ms() - issued_ms
-        if age_ms > LIST_TOKEN_LIFETIME_MS:
-            raise ExpiredNextToken(
-                f"NextToken expired. It was issued {age_ms} milliseconds ago, more than the "
-                f"tolerated {LIST_TOKEN_LIFETIME_MS}."
-            )
         return after
 
     async def resume(self) -> None:

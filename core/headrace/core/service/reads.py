@@ -12,7 +12,7 @@ from headrace.core.limits import MAX_GET_BYTES
 from headrace.core.model.sequence import BEGINNING, MAX_INDEX, ORDINAL_BITS, Position, parse
 from headrace.core.model.shards import shard_id, shard_number
 from headrace.core.service.caller import Caller
-from headrace.core.service.capacity import Capacity
+from headrace.core.service.capacity import Capacity, metered
 from headrace.core.service.catalog import Catalog, OpenStream
 from headrace.core.service.iterators import IteratorCodec
 
@@ -54,6 +54,8 @@ class ReadService:
             caller, request.get("StreamName"), request.get("StreamARN")
         )
         shard = shard_named(stream, request["ShardId"])
+        if self._capacity is not None:
+            self._capacity.check_iterator(stream, shard)
         opened = self._catalog.opened(stream)
         position = self.starting_position(
             stream,
@@ -156,8 +158,7 @@ class ReadService:
         )
         found = read.slice
         if self._capacity is not None:
-            # as stored: close to what AWS counts, and known without looking at any record
-            self._capacity.charge_read(stream, shard, sum(map(len, found.parts)) * 3 // 4)
+            self._capacity.charge_read(stream, shard, metered(found.parts))
         if read.is_end:
             return GetAnswer(found, None, 0, read.child_shards)
         token = self._iterators.issue(stream.uid, shard.number, found.next, now_ms)

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NotRequired, TypedDict
-
-import msgspec
-import pybase64
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 from headrace.core.control.stream_state import PendingUpdate, ShardState, StreamState
 from headrace.core.control.streams import MergeShards, SplitShard, check_quota
-from headrace.core.errors import (
-    ExpiredNextToken,
-    InvalidArgument,
-    ResourceNotFound,
-)
-from headrace.core.limits import DEFAULT_SHARD_QUOTA, LIST_TOKEN_LIFETIME_MS
+from headrace.core.errors import InvalidArgument, ResourceNotFound
+from headrace.core.limits import DEFAULT_SHARD_QUOTA
 from headrace.core.model.shards import shard_number
 from headrace.core.service.addressing import address
 from headrace.core.service.caller import Caller
@@ -22,6 +15,7 @@ from headrace.core.service.catalog import Catalog, check_creation
 from headrace.core.service.resharding import halves, reshard
 from headrace.core.service.scaling import refuse_on_demand
 from headrace.core.service.streams import describe_shard, shards_after, visible_shards
+from headrace.core.service.tokens import issue_token, read_token
 from headrace.core.service.updates import Updates
 
 _LIST_LIMIT = 1000  # ListShards documentation: MaxResults unless given
@@ -35,7 +29,12 @@ class _Filter(TypedDict):
     Timestamp: NotRequired[int]
 
 
-_decode_token = msgspec.json.Decoder(tuple[str, str, _Filter | None, int]).decode
+class _Place(NamedTuple):
+    """Where ListShards goes on: after a shard of a stream."""
+
+    stream: str
+    after: str
+    shard_filter: _Filter | None
 
 
 class ShardService:
@@ -61,7 +60,7 @@ class ShardService:
                 raise InvalidArgument(
                     "NextToken and StreamCreationTimestamp cannot be provided together."
                 )
-            name, start, shard_filter = self._read_token(token)
+            name, start, shard_filter = read_token(token, _Place, self._clock.now_ms())
         stream = self._catalog.find(caller, name, arn)
         check_creation(stream, created_ms)
         shards = shards_after(self._filtered(stream, shard_filter), start)
@@ -69,27 +68,9 @@ class ShardService:
         page = shards[:limit]
         answer: dict[str, Any] = {"Shards": [describe_shard(shard) for shard in page]}
         if len(shards) > limit:
-            answer["NextToken"] = self._make_token(stream.name, page[-1].id, shard_filter)
+            place = _Place(stream.name, page[-1].id, shard_filter)
+            answer["NextToken"] = issue_token(place, self._clock.now_ms())
         return answer
-
-    def _make_token(self, name: str, start: str, shard_filter: _Filter | None) -> str:
-        body = msgspec.json.encode((name, start, shard_filter, self._clock.now_ms()))
-        return pybase64.b64encode_as_string(body)
-
-    def _read_token(self, token: str) -> tuple[str, str, _Filter | None]:
-        try:
-            name, start, shard_filter, issued_ms = _decode_token(
-                pybase64.b64decode(token, validate=True)
-            )
-        except (msgspec.MsgspecError, ValueError, RecursionError):
-            raise InvalidArgument("Invalid NextToken.") from None
-        age_ms = self._clock.now_ms() - issued_ms
-        if age_ms > LIST_TOKEN_LIFETIME_MS:
-            raise ExpiredNextToken(
-                f"NextToken expired. It was issued {age_ms} milliseconds ago, more than the "
-                f"tolerated {LIST_TOKEN_LIFETIME_MS}."
-            )
-        return name, start, shard_filter
 
     def _filtered(self, stream: StreamState, shard_filter: _Filter | None) -> list[ShardState]:
         """The shards a ShardFilter asks for; all of them without one."""

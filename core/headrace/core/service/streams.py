@@ -1,4 +1,4 @@
-"""CreateStream, DescribeStream, DescribeStreamSummary, ListStreams, DeleteStream, retention."""
+"""CreateStream, DescribeStream, DescribeStreamSummary, ListStreams, DeleteStream."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import contextlib
 import secrets
 from typing import Any
 
+from headrace.core.control.quotas import shard_quota_exceeded
 from headrace.core.control.stream_state import ShardState, StreamState, not_active
 from headrace.core.control.streams import (
     ActivateStream,
     CreateStream,
-    SetRetention,
     StartDeletion,
-    shard_quota_exceeded,
 )
 from headrace.core.errors import HeadraceError, InternalFailure, InvalidArgument, ResourceInUse
 from headrace.core.limits import (
+    CHANGING_STREAM_QUOTA,
     DEFAULT_SHARD_QUOTA,
-    MAX_RETENTION_HOURS,
-    MIN_RETENTION_HOURS,
     ON_DEMAND_SHARDS,
+    ON_DEMAND_STREAM_QUOTA,
 )
 from headrace.core.model.shards import shard_id, shard_number
 from headrace.core.service.caller import Caller
 from headrace.core.service.catalog import Catalog
 from headrace.core.service.modes import check_distribution, check_warm_throughput
 from headrace.core.service.tags import check_tags
+from headrace.core.service.tokens import issue_token, read_token
 from headrace.core.service.transitions import Transitions
 from headrace.core.service.updates import Updates
 
@@ -37,8 +37,8 @@ class StreamService:
     """The life of streams.
 
     `delay_ms` is how long CREATING, UPDATING and DELETING last, for those who test their waiting;
-    0 means that a stream is ACTIVE (gone) when the call returns. `is_limited`: settings change no
-    more often than AWS allows.
+    0 means that a stream is ACTIVE (gone) when the call returns. `is_limited`: no more streams, and
+    no more changes of their settings, than AWS allows.
     """
 
     def __init__(
@@ -52,6 +52,8 @@ class StreamService:
         self._catalog = catalog
         self._clock = catalog.clock
         self._shard_quota = shard_quota
+        self._on_demand_quota = ON_DEMAND_STREAM_QUOTA if is_limited else None
+        self._changing_quota = CHANGING_STREAM_QUOTA if is_limited else None
         self.transitions = Transitions(catalog.clock, delay_ms)
         self.updates = Updates(catalog, self.transitions, is_limited=is_limited)
         self._leaving: set[str] = set()  # uids of streams whose removal is under way
@@ -90,6 +92,8 @@ class StreamService:
                 shard_quota=self._shard_quota,
                 distribution=distribution,
                 warm_mibps=warm_mibps,
+                on_demand_quota=self._on_demand_quota,
+                changing_quota=self._changing_quota,
             )
         )
         try:
@@ -134,6 +138,7 @@ class StreamService:
                         region=stream.region,
                         name=stream.name,
                         uid=stream.uid,
+                        changing_quota=self._changing_quota,
                     )
                 )
                 await self.transitions.after_delay(lambda: self._remove(stream))
@@ -196,7 +201,9 @@ class StreamService:
 
     async def list_streams(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
         streams = self._catalog.streams_of(caller)
-        start = request.get("NextToken") or request.get("ExclusiveStartStreamName")
+        start = request.get("ExclusiveStartStreamName")
+        if (token := request.get("NextToken")) is not None:
+            start = read_token(token, str, self._clock.now_ms())
         if start is not None:
             streams = [stream for stream in streams if stream.name > start]
         limit = request.get("Limit", _LIST_LIMIT)
@@ -216,67 +223,8 @@ class StreamService:
             "HasMoreStreams": len(streams) > limit,
         }
         if len(streams) > limit:
-            answer["NextToken"] = page[-1].name
+            answer["NextToken"] = issue_token(page[-1].name, self._clock.now_ms())
         return answer
-
-    # -- retention -----------------------------------------------------------------------------
-
-    async def increase_stream_retention_period(
-        self, caller: Caller, request: dict[str, Any]
-    ) -> dict[str, Any]:
-        stream, hours = self._retention_request(caller, request)
-        if hours < stream.retention_hours:
-            raise InvalidArgument(
-                f"Requested retention period ({hours} hours) for stream {stream.name} can not be "
-                f"shorter than existing retention period ({stream.retention_hours} hours). Use "
-                "DecreaseRetentionPeriod API."
-            )
-        return await self._set_retention(stream, hours)
-
-    async def decrease_stream_retention_period(
-        self, caller: Caller, request: dict[str, Any]
-    ) -> dict[str, Any]:
-        stream, hours = self._retention_request(caller, request)
-        if hours > stream.retention_hours:
-            raise InvalidArgument(
-                f"Requested retention period ({hours} hours) for stream {stream.name} can not be "
-                f"longer than existing retention period ({stream.retention_hours} hours). Use "
-                "IncreaseRetentionPeriod API."
-            )
-        return await self._set_retention(stream, hours)
-
-    def _retention_request(
-        self, caller: Caller, request: dict[str, Any]
-    ) -> tuple[StreamState, int]:
-        hours: int = request["RetentionPeriodHours"]
-        if hours < MIN_RETENTION_HOURS:
-            raise InvalidArgument(
-                f"Minimum allowed retention period is {MIN_RETENTION_HOURS} hours. Requested "
-                f"retention period ({hours} hours) is too short."
-            )
-        if hours > MAX_RETENTION_HOURS:
-            raise InvalidArgument(
-                f"Maximum allowed retention period is {MAX_RETENTION_HOURS} hours. Requested "
-                f"retention period ({hours} hours) is too long."
-            )
-        stream = self._catalog.find_active(
-            caller, request.get("StreamName"), request.get("StreamARN")
-        )
-        return stream, hours
-
-    async def _set_retention(self, stream: StreamState, hours: int) -> dict[str, Any]:
-        # what has expired by the old retention stays expired under a longer one
-        await self._catalog.engine.control.submit(
-            SetRetention(
-                account=stream.account,
-                region=stream.region,
-                name=stream.name,
-                uid=stream.uid,
-                hours=hours,
-                horizon_ms=self._catalog.horizon_ms(stream),
-            )
-        )
-        return {}
 
 
 def _on_demand_settings(stream: StreamState) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from headrace.core.model.sequence import BEGINNING, MAX_FRAME_RECORDS, Position,
 from headrace.core.model.shards import shard_id
 from headrace.core.service.addressing import consumer_not_active, find_consumer
 from headrace.core.service.caller import Caller
+from headrace.core.service.capacity import Tank, metered, subscriber_tank
 from headrace.core.service.catalog import Catalog, OpenStream
 from headrace.core.service.dry_run import refuse_dry_run
 from headrace.core.service.reads import ReadService, shard_named
@@ -69,7 +70,9 @@ class _Subscription:
 class SubscriptionService:
     """All subscriptions of this process. Times are monotonic milliseconds."""
 
-    def __init__(self, catalog: Catalog, reads: ReadService) -> None:
+    def __init__(self, catalog: Catalog, reads: ReadService, *, is_limited: bool = False) -> None:
+        """`is_limited`: each is sent 2 MiB/s at most."""
+        self._is_limited = is_limited
         self._catalog = catalog
         self._clock = catalog.clock
         self._reads = reads
@@ -138,7 +141,10 @@ class SubscriptionService:
         end_ms = subscription.began_ms + SUBSCRIPTION_LIFETIME_MS
         idle_at_ms = 0  # the first event comes at once, with records or without
         continuation: str | None = None
+        tank = subscriber_tank(self._clock.monotonic_ms()) if self._is_limited else None
         while True:
+            if tank is not None:
+                await self._make_up(tank, subscription.ended)
             opened = self._still(subscription)
             if subscription.is_closing:
                 return
@@ -149,6 +155,8 @@ class SubscriptionService:
                 max_bytes=MAX_EVENT_BYTES,
             )  # fmt: skip
             position = read.slice.next
+            if tank is not None:
+                tank.take(metered(read.slice.parts))
             if read.slice.parts:
                 continuation = read.slice.last_sequence_number
             elif continuation is None:
@@ -182,6 +190,13 @@ class SubscriptionService:
         if stream.consumers.get(consumer.name) is not consumer or consumer.status != "ACTIVE":
             raise consumer_not_active(stream, consumer)
         return self._catalog.opened(stream)
+
+    async def _make_up(self, tank: Tank, ended: asyncio.Event) -> None:
+        """Wait until no more has been sent than the rate allows, or the subscription ends."""
+        owed_ms = tank.owed_ms(self._clock.monotonic_ms())
+        if owed_ms:
+            never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            await self._wait(never, ended, owed_ms)
 
     async def _wait(
         self, arrival: asyncio.Future[None], ended: asyncio.Event, timeout_ms: int

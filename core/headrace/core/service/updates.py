@@ -8,6 +8,7 @@ from headrace.core.control.scaling import borders
 from headrace.core.control.settings import BeginUpdate, FinishUpdate, changed_since
 from headrace.core.control.stream_state import PendingUpdate, StreamState
 from headrace.core.errors import LimitExceeded
+from headrace.core.limits import ON_DEMAND_STREAM_QUOTA
 from headrace.core.model.hashing import HashKeyRange
 from headrace.core.service.addressing import address
 from headrace.core.service.catalog import Catalog
@@ -40,7 +41,12 @@ class Updates:
         if _reshards(pending):
             self._catalog.opened(stream)  # one that is not served is not resharded either
         await self._catalog.engine.control.submit(
-            BeginUpdate(**address(stream), pending=pending, at_ms=self._catalog.clock.now_ms())
+            BeginUpdate(
+                **address(stream),
+                pending=pending,
+                at_ms=self._catalog.clock.now_ms(),
+                on_demand_quota=ON_DEMAND_STREAM_QUOTA if self._is_limited else None,
+            )
         )
         await self._transitions.after_delay(lambda: self.finish(stream))
 

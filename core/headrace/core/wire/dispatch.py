@@ -26,6 +26,7 @@ from headrace.core.model.records import (
     decode_sequences,
 )
 from headrace.core.service.account import AccountService
+from headrace.core.service.call_rates import CallRates
 from headrace.core.service.caller import Caller
 from headrace.core.service.capacity import Capacity
 from headrace.core.service.catalog import Catalog
@@ -39,6 +40,7 @@ from headrace.core.service.monitoring import MonitoringService
 from headrace.core.service.policies import PolicyService
 from headrace.core.service.puts import PutService, Stamp
 from headrace.core.service.reads import ReadService
+from headrace.core.service.retention import RetentionService
 from headrace.core.service.scaling import ScalingService
 from headrace.core.service.shards import ShardService
 from headrace.core.service.streams import StreamService
@@ -74,12 +76,19 @@ class Dispatcher:
     """All operations of one catalog."""
 
     def __init__(
-        self, catalog: Catalog, streams: StreamService, capacity: Capacity | None = None
+        self,
+        catalog: Catalog,
+        streams: StreamService,
+        capacity: Capacity | None = None,
+        rates: CallRates | None = None,
     ) -> None:
+        """Without `capacity` and `rates` the hardware is the limit."""
+        self._rates = rates
+        is_limited = capacity is not None
         self._puts = PutService(catalog, capacity)
         self._reads = reads = ReadService(catalog, capacity)
         shards = ShardService(catalog, streams.updates)
-        self._subscriptions = SubscriptionService(catalog, reads)
+        self._subscriptions = SubscriptionService(catalog, reads, is_limited=is_limited)
         self._leases = LeaseService(
             catalog.engine.control.submit, lambda: catalog.state.leases, clock=catalog.clock
         )
@@ -92,15 +101,16 @@ class Dispatcher:
         tags = TagService(catalog)
         consumers = ConsumerService(catalog, streams.transitions)
         modes = ModeService(catalog, streams.updates)
+        retention = RetentionService(catalog)
         scaling = ScalingService(catalog, streams.updates)
         encryption = EncryptionService(catalog, streams.updates)
         policies = PolicyService(catalog)
         monitoring = MonitoringService(catalog)
-        account = AccountService(catalog)
+        account = AccountService(catalog, is_limited=is_limited)
         self._cold: dict[str, Operation] = {
             "AddTagsToStream": tags.add_tags_to_stream,
             "CreateStream": streams.create_stream,
-            "DecreaseStreamRetentionPeriod": streams.decrease_stream_retention_period,
+            "DecreaseStreamRetentionPeriod": retention.decrease_stream_retention_period,
             "DeleteStream": streams.delete_stream,
             "DeleteResourcePolicy": policies.delete_resource_policy,
             "DeregisterStreamConsumer": consumers.deregister_stream_consumer,
@@ -113,7 +123,7 @@ class Dispatcher:
             "EnableEnhancedMonitoring": monitoring.enable_enhanced_monitoring,
             "GetResourcePolicy": policies.get_resource_policy,
             "GetShardIterator": get_shard_iterator,
-            "IncreaseStreamRetentionPeriod": streams.increase_stream_retention_period,
+            "IncreaseStreamRetentionPeriod": retention.increase_stream_retention_period,
             "ListShards": shards.list_shards,
             "ListStreamConsumers": consumers.list_stream_consumers,
             "ListStreams": streams.list_streams,
@@ -175,6 +185,8 @@ class Dispatcher:
                 if run_cold is None:
                     raise UnknownOperation("")
                 request = _validate(name, codec.decode(body, content_type))
+                if self._rates is not None:
+                    self._rates.admit(name, caller, request)
                 answer = await run_cold(caller, request)
                 return Answer(200, [], codec.encode_response(name, answer, content_type))
             if target.startswith(EXTENSION_TARGET) and content_type == codec.JSON:

@@ -44,7 +44,8 @@ def serve_parser() -> argparse.ArgumentParser:
         "--limits",
         choices=("off", "aws"),
         default="off",
-        help="aws: the capacity limits of the service; off: the hardware's (%(default)s)",
+        help="aws: the limits of the service on throughput, calls and streams; off: the "
+        "hardware's (%(default)s)",
     )
     parser.add_argument(
         "--state-delay-ms",

@@ -76,7 +76,8 @@ def create(
     """
     from pydantic import ValidationError
 
-    from headrace.core.stream_part import StreamSpec, ensure_declared
+    from headrace.core.stream_part import ensure_declared
+    from headrace.core.stream_section import StreamSpec
 
     mode = "provisioned" if shards else "on-demand"
     try:

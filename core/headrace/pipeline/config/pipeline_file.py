@@ -14,7 +14,7 @@ from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerati
 
 from headrace.core.errors import ConfigError
 from headrace.core.part import Finding, Part, StreamTarget
-from headrace.core.stream_part import StreamSection
+from headrace.core.stream_section import StreamSection
 from headrace.pipeline.config.document import Path as KeyPath
 from headrace.pipeline.config.document import Problem
 from headrace.pipeline.config.explain import explain, nearest
