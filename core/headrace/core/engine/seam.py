@@ -140,7 +140,7 @@ class ControlLog(Protocol):
     async def submit(self, command: Any) -> Any:
         """Make a command durable, apply it, return its result.
 
-        Raises what applying raises: a refused command changes nothing.
+        Raises what applying raises, and StorageFull: a refused command changes nothing.
         """
 
     async def close(self) -> None: ...

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -49,6 +50,8 @@ class Files(Protocol):
         """Replaces `target`. Raises StorageFull."""
 
     def unlink(self, path: Path) -> None: ...
+    def connect(self, path: Path) -> sqlite3.Connection:
+        """A database, made if it is not there. For one thread at a time."""
 
 
 class SystemFiles:
@@ -132,6 +135,9 @@ class SystemFiles:
 
     def unlink(self, path: Path) -> None:
         path.unlink(missing_ok=True)
+
+    def connect(self, path: Path) -> sqlite3.Connection:
+        return sqlite3.connect(path, check_same_thread=False, isolation_level=None)
 
 
 def _mapped(error: OSError) -> OSError | StorageFull:

@@ -69,13 +69,12 @@ class Catalog:
         return state
 
     async def open_all(self) -> None:
-        """At start: finish deletions that a crash cut short, open every stream's log.
+        """At start: open the log of every stream that is not on its way out.
 
         A stream whose log is damaged is refused by name and the others work.
         """
         for stream in list(self.state.streams.streams.values()):
             if stream.status == "DELETING":
-                await self.remove(stream)
                 continue
             try:
                 await self.open(stream)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from typing import Any, NamedTuple
 
 from headrace.core.control.consumers import (
@@ -124,9 +125,12 @@ class ConsumerService:
         for stream in list(self._catalog.state.streams.streams.values()):
             for consumer in list(stream.consumers.values()):
                 if consumer.status == "CREATING":
-                    await self._activate(stream, consumer)
+                    step = self._activate
                 elif consumer.status == "DELETING":
-                    await self._remove(stream, consumer)
+                    step = self._remove
+                else:
+                    continue
+                await self._transitions.now_or_later(partial(step, stream, consumer))
 
     async def _activate(self, stream: StreamState, consumer: ConsumerState) -> None:
         with contextlib.suppress(ResourceNotFound):  # gone meanwhile, and its stream with it

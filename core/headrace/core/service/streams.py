@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+from functools import partial
 from typing import Any
 
 from headrace.core.control.quotas import shard_quota_exceeded
@@ -13,7 +14,12 @@ from headrace.core.control.streams import (
     CreateStream,
     StartDeletion,
 )
-from headrace.core.errors import HeadraceError, InternalFailure, InvalidArgument, ResourceInUse
+from headrace.core.errors import (
+    HeadraceError,
+    InternalFailure,
+    InvalidArgument,
+    ResourceInUse,
+)
 from headrace.core.limits import (
     CHANGING_STREAM_QUOTA,
     DEFAULT_SHARD_QUOTA,
@@ -99,19 +105,25 @@ class StreamService:
         try:
             await self._catalog.open(stream)
         except (HeadraceError, OSError):
-            await self._catalog.remove(stream)  # a stream without a log would be in everyone's way
+            await self._undo(stream)  # a stream without a log would be in everyone's way
             raise
         await self.transitions.after_delay(lambda: self._activate(stream))
         return {}
 
+    async def _undo(self, stream: StreamState) -> None:
+        """Forget a stream that has no log; on a full disk as soon as there is room."""
+        await self.transitions.now_or_later(lambda: self._catalog.remove(stream))
+
     async def resume(self) -> None:
-        """At start: what a crash left CREATING or UPDATING becomes ACTIVE."""
+        """At start: what a crash left CREATING or UPDATING becomes ACTIVE, DELETING goes."""
         for stream in list(self._catalog.state.streams.streams.values()):
             if stream.pending is not None:
                 with contextlib.suppress(InternalFailure):  # a log that is damaged: not served
-                    await self.updates.finish(stream)
+                    await self.transitions.now_or_later(partial(self.updates.finish, stream))
             elif stream.status in ("CREATING", "UPDATING"):
-                await self._activate(stream)
+                await self.transitions.now_or_later(partial(self._activate, stream))
+            elif stream.status == "DELETING":
+                await self.transitions.now_or_later(partial(self._catalog.remove, stream))
 
     async def _activate(self, stream: StreamState) -> None:
         await self._catalog.engine.control.submit(

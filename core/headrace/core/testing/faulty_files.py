@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from headrace.core.errors import StorageFull
 from headrace.core.log.files import Files, SystemFiles
@@ -17,8 +19,10 @@ class FaultyFiles:
     """Passes everything on to `inner`, but fails the calls that `plan` names.
 
     `fail_at(n, make_error)` fails the n-th (from 1) of the calls named in FAILING from now on;
-    `fail_always(name, make_error)` fails every call of that name until `heal`.
+    `fail_always(name, make_error)` fails every call of that name until `heal`; with `after`, only
+    once so many more have succeeded.
     With a failing `write_at`, half of the bytes are written first, as a full disk does it.
+    `commit`, which is not in FAILING, is the end of a transaction of a database.
     """
 
     def __init__(self, inner: Files | None = None) -> None:
@@ -27,12 +31,16 @@ class FaultyFiles:
         self._countdown: int | None = None
         self._make_error: Callable[[], Exception] = no_space
         self._always: dict[str, Callable[[], Exception]] = {}
+        self._passes: dict[str, int] = {}
 
     def fail_at(self, n: int, make_error: Callable[[], Exception]) -> None:
         self._countdown, self._make_error = n, make_error
 
-    def fail_always(self, name: str, make_error: Callable[[], Exception]) -> None:
+    def fail_always(
+        self, name: str, make_error: Callable[[], Exception], *, after: int = 0
+    ) -> None:
         self._always[name] = make_error
+        self._passes[name] = after
 
     def heal(self) -> None:
         self._countdown = None
@@ -41,7 +49,9 @@ class FaultyFiles:
     def _error(self, name: str) -> Exception | None:
         self.calls.append(name)
         if name in self._always:
-            return self._always[name]()
+            if not self._passes[name]:
+                return self._always[name]()
+            self._passes[name] -= 1
         if self._countdown is not None:
             self._countdown -= 1
             if self._countdown == 0:
@@ -108,6 +118,30 @@ class FaultyFiles:
 
     def unlink(self, path: Path) -> None:
         self.inner.unlink(path)
+
+    def connect(self, path: Path) -> sqlite3.Connection:
+        made = sqlite3.connect(
+            path, check_same_thread=False, isolation_level=None, factory=_FaultyConnection
+        )
+        made.error = lambda: self._error("commit")
+        return made
+
+
+class _FaultyConnection(sqlite3.Connection):
+    """Fails at the end of a transaction, as SQLite does on a full or broken disk."""
+
+    error: Callable[[], Exception | None] = staticmethod(lambda: None)
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        error = self.error() if sql == "COMMIT" else None
+        if error is not None:
+            is_full = isinstance(error, StorageFull)
+            raised = sqlite3.OperationalError(
+                "database or disk is full" if is_full else "disk I/O error"
+            )
+            raised.sqlite_errorcode = sqlite3.SQLITE_FULL if is_full else sqlite3.SQLITE_IOERR
+            raise raised
+        return super().execute(sql, parameters)
 
 
 def no_space() -> Exception:

@@ -10,14 +10,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import msgspec
 
-from headrace.core.errors import HeadraceError, InternalFailure, UnknownFormatVersion
+from headrace.core.errors import (
+    HeadraceError,
+    InternalFailure,
+    StorageFull,
+    UnknownFormatVersion,
+)
+from headrace.core.log.files import Files, SystemFiles
 
 log = logging.getLogger("headrace.core")
 
@@ -39,13 +45,14 @@ class SqliteControlLog(Generic[S, C]):
         command_type: object,
         apply: Callable[[S, C], object],
         on_fatal: Callable[[BaseException], None],
+        files: Files | None = None,
     ) -> None:
         """Open the database and replay it. Raises UnknownFormatVersion for a newer one's."""
         self._apply = apply
         self._on_fatal = on_fatal
         self._state_type = state_type
         self._decoder: msgspec.msgpack.Decoder[C] = msgspec.msgpack.Decoder(command_type)
-        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._db = (files or SystemFiles()).connect(path)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="control-log")
         self._pending: list[tuple[C, asyncio.Future[object]]] = []
         self._committing: asyncio.Task[None] | None = None
@@ -123,8 +130,12 @@ class SqliteControlLog(Generic[S, C]):
                 try:
                     await loop.run_in_executor(self._thread, self._insert, rows)
                 except sqlite3.Error as error:
-                    self._fail(batch, error)
-                    return
+                    if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_FULL:
+                        self._fail(batch + self._pending, error)
+                        return
+                    # it passes: nothing of the batch is stored, and whoever asks later finds out
+                    _refuse(batch, _no_room())
+                    continue
                 self._next += len(rows)
                 for command, future in batch:
                     self._answer(command, future)
@@ -149,21 +160,12 @@ class SqliteControlLog(Generic[S, C]):
             if not future.done():
                 future.set_result(result)
 
-    def _fail(self, batch: list[tuple[C, asyncio.Future[object]]], error: sqlite3.Error) -> None:
-        """Nothing of the batch was committed. A full disk passes; all else stops the process."""
-        full = "full" in str(error)
-        for _, future in batch:
-            if not future.done():
-                future.set_exception(
-                    InternalFailure(
-                        "No space left for the control log."
-                        if full
-                        else "The control log could not be written."
-                    )
-                )
-        if not full:
-            self._failed = True
-            self._on_fatal(error)
+    def _fail(self, left: list[tuple[C, asyncio.Future[object]]], error: sqlite3.Error) -> None:
+        """Whether the last commit is on the disk nobody can tell: the process stops."""
+        self._failed = True
+        self._pending = []
+        _refuse(left, InternalFailure("The control log could not be written."))
+        self._on_fatal(error)
 
     def _insert(self, rows: list[tuple[int, bytes]]) -> None:
         self._db.execute("BEGIN IMMEDIATE")
@@ -201,3 +203,16 @@ class SqliteControlLog(Generic[S, C]):
             await self._committing
         self._thread.shutdown(wait=True)
         self._db.close()
+
+
+def _refuse(batch: Sequence[tuple[object, asyncio.Future[object]]], error: HeadraceError) -> None:
+    for _, future in batch:
+        if not future.done():
+            future.set_exception(error)
+
+
+def _no_room() -> StorageFull:
+    return StorageFull(
+        "no space left on the device of the data folder: nothing was changed",
+        hint="free some space or shorten the retention; operations work again by themselves",
+    )

@@ -58,6 +58,7 @@ class EmbeddedEngine:
             command_type=Command,
             apply=apply,
             on_fatal=on_fatal,
+            files=self._files,
         )
         self.secret = self._control.secret(lambda: secrets.token_bytes(32))
 
