@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import TypedDict
 
 from headrace.core.balance import Seen, choose
@@ -121,6 +122,7 @@ class Consumer:
         self._held: dict[str, ShardWork] = {}
         self._failures: dict[str, int] = {}  # in a row, by shard whose work failed last
         self._counters: dict[str, int] = {}  # of leases as last taken here
+        self._since_ms = 0  # when the application began, as far back as this process knows
         self._sync_due_ms = self._clock.monotonic_ms()
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -227,6 +229,8 @@ class Consumer:
         leases = await self._leases.list()
         now_ms = self._clock.monotonic_ms()
         self._seen.look(leases, now_ms)
+        known_ms = [self._since_ms, *(lease.since_ms for lease in leases)]
+        self._since_ms = min(filter(None, known_ms), default=0)
         self._compare(leases)
         if self._stopping.is_set():
             return
@@ -282,7 +286,8 @@ class Consumer:
         if not self._heart.is_beating.is_set():
             return  # too late to rely on it; the next round takes it again
         held = self._held[taken.shard_id] = ShardWork(
-            ShardLease(self._around, taken),
+            # a stream made again has new leases; to who was there before, it is all new
+            ShardLease(self._around, replace(taken, since_ms=self._since_ms or taken.since_ms)),
             self._work,
             self._around,
             failure_count=self._failures.get(taken.shard_id, 0),

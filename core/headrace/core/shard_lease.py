@@ -19,6 +19,7 @@ from headrace.core.errors import (
     InvalidArgument,
     LeaseLost,
     RecordsExpired,
+    ResourceNotFound,
 )
 from headrace.core.leases import LeaseStore
 from headrace.core.limits import MAX_RECORDS_PER_GET
@@ -198,6 +199,9 @@ class ShardLease:
             except LeaseLost:
                 self.lost.set()
                 raise
+            except ResourceNotFound as error:  # gone, and its stream with it
+                self.lost.set()
+                raise LeaseLost(f"the lease of {self.shard_id} is gone: {error}") from error
             except HeadraceError as error:
                 if not is_passing(error):
                     raise

@@ -228,6 +228,9 @@ class ShardReader:
         return position if position != self._told else None
 
     async def _is_gone(self) -> bool:
-        """Whether the stream is there without this shard. Raises ResourceNotFound if neither is."""
+        """Whether the stream is there without this shard. Raises ResourceNotFound if neither is.
+
+        A stream that shows no shards at all is on its way out, or not there yet.
+        """
         shards = await self._client.list_shards(self._stream)
-        return all(shard.shard_id != self._shard_id for shard in shards)
+        return bool(shards) and all(shard.shard_id != self._shard_id for shard in shards)

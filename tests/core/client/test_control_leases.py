@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import msgspec
 import pytest
@@ -22,7 +23,10 @@ from headrace.core.control.leases import (
     TakeLease,
     application_key,
     apply_lease_command,
+    forget_stream,
 )
+from headrace.core.control.machine import ControlState, apply
+from headrace.core.control.streams import CreateStream, RemoveStream
 from headrace.core.errors import InvalidArgument, LeaseLost, ResourceInUse, ResourceNotFound
 from headrace.core.model.leases import SHARD_END
 
@@ -215,6 +219,48 @@ def test_a_shard_of_a_stream_made_again_starts_over_and_shows_what_was_lost() ->
     box.do(sync(shard("half", start="100")))  # somebody's list from before
     assert box.lease("half").start == "200"
     assert box.application.since_ms == 5  # when the application began, not the stream
+
+
+def test_leases_go_with_their_stream_and_nothing_of_them_comes_back() -> None:
+    box = Box(shard("a"), shard("b"))
+    for name in ("a", "b"):
+        box.do(take("w", name, 0))
+    for _ in range(3):
+        box.do(release("b", box.lease("b").counter))
+        box.do(take("w", "b", box.lease("b").counter))
+    for _ in range(5):
+        box.do(beat("w"))
+    others = {}
+    for key in ("1/r/s2/app", "2/r/s/app", "1/r2/s/app"):
+        others[key] = box.state.applications[key] = copy.deepcopy(box.application)
+    last, beats = box.lease("b").counter, box.application.beats
+    forget_stream(box.state, "1", "r", "s")
+    assert box.state.applications == others
+    box.refused(ResourceNotFound, save("b", last, "150"))
+    box.do(sync(shard("a"), shard("b"), now_ms=99))
+    assert {name: lease.counter for name, lease in box.application.leases.items()} == {
+        "a": last + 1,
+        "b": last + 1,
+    }
+    assert box.application.since_ms == 99  # the application starts afresh
+    for stale in range(last + 1):
+        box.refused(LeaseLost, save("b", stale, "150"))
+    box.do(beat("w"))
+    assert box.application.workers == {"w": beats + 1}
+    # a stream without leases takes nothing back
+    forget_stream(box.state, "9", "r", "s")
+    assert box.state.past_counter == last
+
+
+def test_a_removal_from_before_leaves_leases_as_it_did() -> None:
+    """Commands that were stored are replayed to the state they led to."""
+    at: Any = {"account": "1", "region": "r", "name": "s", "uid": "u"}
+    made = CreateStream(**at, at_ms=1000, mode="PROVISIONED", shards=1)
+    for with_leases in (False, True):
+        state = ControlState()
+        for command in (made, sync(shard("a")), RemoveStream(**at, with_leases=with_leases)):
+            apply(state, command)
+        assert len(state.leases.applications) == (0 if with_leases else 1)
 
 
 def test_unknown_applications_and_shards_are_named() -> None:

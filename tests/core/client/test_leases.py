@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from headrace.core.client import StreamClient
-from headrace.core.errors import ServiceError, ValidationError
+from headrace.core.errors import ResourceNotFound, ServiceError, ValidationError
 from headrace.core.leases import StreamLeases
 from headrace.core.model.hashing import HashKeyRange
 from headrace.core.model.shards import ShardInfo
@@ -56,6 +56,35 @@ async def test_leases_survive_kill_9(server: ServerProcess) -> None:
             "42",
             b"plan",
         )
+
+
+async def test_leases_go_with_their_stream(server: ServerProcess) -> None:
+    """Also on replay; whoever held one is told that there is nothing to hold."""
+    async with StreamClient(server.target) as client:
+        for stream in ("s", "s2"):
+            await client.ensure_stream(stream, shards=2)
+            leases = StreamLeases(client, "app", stream, "w")
+            await leases.sync(await client.list_shards(stream))
+            taken = await leases.take("shardId-000000000001", 0, 0)
+            await leases.prepare(taken.shard_id, taken.counter, "42", b"plan")
+        gone = StreamLeases(client, "app", "s", "w")
+        await client.call("DeleteStream", {"StreamName": "s"})
+        assert await gone.list() == []
+        for write in (
+            gone.save(taken.shard_id, taken.counter, "42"),
+            gone.prepare(taken.shard_id, taken.counter, "43", b""),
+            gone.release(taken.shard_id, taken.counter),
+            gone.take(taken.shard_id, taken.counter, 0),
+        ):
+            with pytest.raises(ResourceNotFound, match="app has no leases on stream s"):
+                await write
+        kept = await leases.list()
+        assert len(kept) == 2
+    server.kill()
+    server.start()
+    async with StreamClient(server.target) as client:
+        assert await StreamLeases(client, "app", "s", "w").list() == []
+        assert await StreamLeases(client, "app", "s2", "w").list() == kept
 
 
 async def test_accounts_regions_and_applications_do_not_meet(

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from pathlib import Path
 
 import msgspec
 import pytest
 
+from api_support import server_here
 from client_support import QUICK, through
 from headrace.core.client import StreamClient
 from headrace.core.clock import SystemClock
 from headrace.core.errors import AccessDenied, InvalidArgument, LeaseLost, RecordsExpired
 from headrace.core.leases import StreamLeases
 from headrace.core.model.records import PutEntry, PutResult, StartingPosition
+from headrace.core.part import StreamTarget
 from headrace.core.producer import Producer
 from headrace.core.shard_lease import ShardLease, Surroundings
 from headrace.core.shard_reader import Start
@@ -30,6 +33,7 @@ from headrace.core.testing.faulty_proxy import (
     Reply,
     Upstream,
 )
+from headrace.core.testing.manual_clock import ManualClock
 from headrace.core.troubles import Troubles
 
 SHARD = "shardId-000000000000"
@@ -345,3 +349,26 @@ async def test_a_save_that_cannot_get_through_ends_when_the_lease_is_lost(
         lease.lost.set()
         with pytest.raises(LeaseLost):
             await asyncio.wait_for(saving, 5)
+
+
+async def test_a_stream_on_its_way_out_is_no_shard_at_its_end(tmp_path: Path) -> None:
+    """It lists no shards then; that is no sign that this one went out of retention."""
+    clock = ManualClock()
+    async with (
+        server_here(tmp_path / "s", clock, state_delay_ms=60_000) as server,
+        StreamClient(StreamTarget(endpoint=server.endpoint)) as client,
+    ):
+        await client.call("CreateStream", {"StreamName": "s", "ShardCount": 1})
+        await clock.advance(60_000)
+        await client.wait_active("s")
+        await put(client, "s", 0, 3)
+        lease = await held(client, "s")
+        assert await numbers(lease, 3) == [0, 1, 2]
+        await client.call("DeleteStream", {"StreamName": "s"})
+        reading = asyncio.create_task(lease.read())
+        done, _ = await asyncio.wait([reading], timeout=0.3)
+        assert not done, "reading goes on, for the stream may be made again"
+        lease.stopping.set()
+        assert await reading is None
+        with pytest.raises(InvalidArgument, match="not read to its end"):
+            await lease.finish()

@@ -50,9 +50,16 @@ class ApplicationState(msgspec.Struct, kw_only=True):
 
 
 class LeasesState(msgspec.Struct):
-    """All applications, by `account/region/stream/application`."""
+    """All applications, by `account/region/stream/application`.
+
+    Those of a stream go with it. `past_counter` and `past_beats` are the highest of all that went:
+    the next begin after them, so that a worker of a stream that was deleted is fenced off from one
+    that was made again under its name.
+    """
 
     applications: dict[str, ApplicationState] = {}
+    past_counter: int = -1
+    past_beats: int = 0
 
 
 class LeaseView(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
@@ -153,9 +160,10 @@ def apply_lease_command(state: LeasesState, command: LeaseCommand) -> LeaseView 
 def apply_sync(state: LeasesState, command: SyncLeases) -> None:
     """Never refused; what does not (or no longer) apply is passed over.
 
-    A shard whose starting number is later than its lease's belongs to a stream that was deleted
-    and made again under the same name. Its lease starts over if it was finished; if not, it keeps
-    its checkpoint, by which the consumer sees what it lost, and whoever held it is fenced off.
+    A shard whose starting number is later than its lease's belongs to a stream elsewhere that was
+    deleted and made again under the same name. Its lease starts over if it was finished; if not,
+    it keeps its checkpoint, by which the consumer sees what it lost, and whoever held it is fenced
+    off.
     """
     application = _application_made(state, command)
     if not application.since_ms:
@@ -164,7 +172,9 @@ def apply_sync(state: LeasesState, command: SyncLeases) -> None:
         lease = application.leases.get(shard.shard_id)
         if lease is None:
             application.leases[shard.shard_id] = LeaseState(
-                start=shard.starting_sequence_number, parents=list(shard.parent_shard_ids)
+                start=shard.starting_sequence_number,
+                parents=list(shard.parent_shard_ids),
+                counter=state.past_counter + 1,
             )
         elif int(shard.starting_sequence_number) > int(lease.start):
             lease.start = shard.starting_sequence_number
@@ -177,6 +187,16 @@ def apply_sync(state: LeasesState, command: SyncLeases) -> None:
         lease = application.leases.get(shard_id)
         if lease is not None and lease.is_finished:
             del application.leases[shard_id]
+
+
+def forget_stream(state: LeasesState, account: str, region: str, stream: str) -> None:
+    """Drop what applications kept on a stream that is gone. Theirs on AWS's streams stay."""
+    start = application_key(account, region, stream, "")
+    for key in [key for key in state.applications if key.startswith(start)]:
+        application = state.applications.pop(key)
+        counters = (lease.counter for lease in application.leases.values())
+        state.past_counter = max(state.past_counter, *counters, -1)
+        state.past_beats = max(state.past_beats, application.beats)
 
 
 def apply_heartbeat(state: LeasesState, command: Heartbeat) -> None:
@@ -296,7 +316,7 @@ def _rank(checkpoint: str | None) -> float:
 
 def _application_made(state: LeasesState, command: _Command) -> ApplicationState:
     key = application_key(command.account, command.region, command.stream, command.application)
-    return state.applications.setdefault(key, ApplicationState())
+    return state.applications.setdefault(key, ApplicationState(beats=state.past_beats))
 
 
 def _application(state: LeasesState, command: _Command) -> ApplicationState:

@@ -10,10 +10,15 @@ import msgspec
 
 from headrace.core.control.accounts import AccountCommand, AccountsState, apply_account_command
 from headrace.core.control.consumers import ConsumerCommand, apply_consumer_command
-from headrace.core.control.leases import LeaseCommand, LeasesState, apply_lease_command
+from headrace.core.control.leases import (
+    LeaseCommand,
+    LeasesState,
+    apply_lease_command,
+    forget_stream,
+)
 from headrace.core.control.settings import SettingCommand, apply_setting_command
 from headrace.core.control.stream_state import StreamsState
-from headrace.core.control.streams import StreamCommand, apply_stream_command
+from headrace.core.control.streams import RemoveStream, StreamCommand, apply_stream_command
 
 Command = StreamCommand | SettingCommand | ConsumerCommand | AccountCommand | LeaseCommand
 
@@ -29,7 +34,10 @@ class ControlState(msgspec.Struct):
 def apply(state: ControlState, command: Command) -> object:
     """Apply a command; returns what its own module says. Raises ServiceError when refused."""
     if isinstance(command, StreamCommand):
-        return apply_stream_command(state.streams, command)
+        stream = apply_stream_command(state.streams, command)
+        if isinstance(command, RemoveStream) and command.with_leases:
+            forget_stream(state.leases, command.account, command.region, command.name)
+        return stream
     if isinstance(command, SettingCommand):
         return apply_setting_command(state.streams, command)
     if isinstance(command, ConsumerCommand):

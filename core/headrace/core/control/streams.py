@@ -64,9 +64,13 @@ class StartDeletion(StreamCommandBase):
 
 
 class RemoveStream(StreamCommandBase):
-    """The stream's log is gone; forget it."""
+    """The stream's log is gone; forget it, and the leases on its shards.
+
+    Before there was `with_leases` they stayed; what was stored then is replayed as it was.
+    """
 
     uid: str
+    with_leases: bool = False
 
 
 class SplitShard(StreamCommandBase):

@@ -103,7 +103,11 @@ class Catalog:
         await self.engine.delete_log(stream.uid)
         await self.engine.control.submit(
             RemoveStream(
-                account=stream.account, region=stream.region, name=stream.name, uid=stream.uid
+                account=stream.account,
+                region=stream.region,
+                name=stream.name,
+                uid=stream.uid,
+                with_leases=True,
             )
         )
 
