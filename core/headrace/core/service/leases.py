@@ -5,14 +5,14 @@ durable and ordered, so everything that can be answered without one is: lists ar
 state, and a sync that would change nothing submits nothing.
 
 A stream need not exist here to have leases: an application may keep its leases on a Headrace while
-it reads from AWS.
+it reads from AWS. Those on a stream that is here go with it when it is deleted.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict
 
 import msgspec
 
@@ -20,6 +20,7 @@ from headrace.core.clock import Clock, SystemClock
 from headrace.core.control.leases import (
     ApplicationState,
     Heartbeat,
+    LeaseCommand,
     LeaseShard,
     LeasesState,
     LeaseView,
@@ -48,9 +49,25 @@ _SHARD = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _SEQUENCE_NUMBER = re.compile(r"[0-9]{1,128}")
 
 
+class _Where(TypedDict):
+    """Whose leases on which stream: what every command names."""
+
+    account: str
+    region: str
+    stream: str
+    application: str
+
+
 class _Request(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     application_name: str
     stream_name: str
+
+
+class _Write(_Request, frozen=True, kw_only=True, rename="pascal"):
+    """A request that is one command. Raises ValidationError when it cannot be."""
+
+    def command(self, where: _Where) -> LeaseCommand:
+        raise NotImplementedError
 
 
 class SyncLeasesRequest(_Request, frozen=True, kw_only=True, rename="pascal"):
@@ -66,35 +83,86 @@ class ListLeasesRequest(_Request, frozen=True, kw_only=True, rename="pascal"):
     next_token: str | None = None
 
 
-class HeartbeatRequest(_Request, frozen=True, kw_only=True, rename="pascal"):
+class HeartbeatRequest(_Write, frozen=True, kw_only=True, rename="pascal"):
+    """Show that a worker is alive."""
+
     worker_id: str
 
+    def command(self, where: _Where) -> Heartbeat:
+        _check(_NAME, "WorkerId", self.worker_id)
+        return Heartbeat(**where, worker=self.worker_id)
 
-class TakeLeaseRequest(_Request, frozen=True, kw_only=True, rename="pascal"):
+
+class TakeLeaseRequest(_Write, frozen=True, kw_only=True, rename="pascal"):
+    """Become the owner; answers the lease with its pending state. LeaseLost if it moved."""
+
     worker_id: str
     shard_id: str
     expected_counter: Number
     expected_owner_heartbeat: Number
 
+    def command(self, where: _Where) -> TakeLease:
+        _check(_NAME, "WorkerId", self.worker_id)
+        _check(_SHARD, "ShardId", self.shard_id)
+        return TakeLease(
+            **where,
+            worker=self.worker_id,
+            shard_id=self.shard_id,
+            expected_counter=self.expected_counter,
+            expected_owner_heartbeat=self.expected_owner_heartbeat,
+        )
 
-class ReleaseLeaseRequest(_Request, frozen=True, kw_only=True, rename="pascal"):
+
+class ReleaseLeaseRequest(_Write, frozen=True, kw_only=True, rename="pascal"):
+    """Give a lease back. LeaseLost if it was not the caller's any more."""
+
     shard_id: str
     counter: Number
 
+    def command(self, where: _Where) -> ReleaseLease:
+        _check(_SHARD, "ShardId", self.shard_id)
+        return ReleaseLease(**where, shard_id=self.shard_id, counter=self.counter)
 
-class PrepareCheckpointRequest(_Request, frozen=True, kw_only=True, rename="pascal"):
-    """`state` is base64 on the wire."""
+
+class PrepareCheckpointRequest(_Write, frozen=True, kw_only=True, rename="pascal"):
+    """Keep up to 8 MiB beside the checkpoint that is to follow. `state` is base64 on the wire."""
 
     shard_id: str
     counter: Number
     sequence_number: str
     state: bytes
 
+    def command(self, where: _Where) -> PrepareCheckpoint:
+        _check(_SHARD, "ShardId", self.shard_id)
+        _check(_SEQUENCE_NUMBER, "SequenceNumber", self.sequence_number)
+        if len(self.state) > MAX_PENDING_STATE_BYTES:
+            raise ValidationError(
+                f"State has {len(self.state)} bytes; {MAX_PENDING_STATE_BYTES} is the most. "
+                "Checkpoint smaller batches"
+            )
+        return PrepareCheckpoint(
+            **where,
+            shard_id=self.shard_id,
+            counter=self.counter,
+            sequence_number=self.sequence_number,
+            state=self.state,
+        )
 
-class SaveCheckpointRequest(_Request, frozen=True, kw_only=True, rename="pascal"):
+
+class SaveCheckpointRequest(_Write, frozen=True, kw_only=True, rename="pascal"):
+    """Set the checkpoint. LeaseLost if the lease is not the caller's any more."""
+
     shard_id: str
     counter: Number
     checkpoint: str
+
+    def command(self, where: _Where) -> SaveCheckpoint:
+        _check(_SHARD, "ShardId", self.shard_id)
+        if self.checkpoint != SHARD_END:
+            _check(_SEQUENCE_NUMBER, "Checkpoint", self.checkpoint)
+        return SaveCheckpoint(
+            **where, shard_id=self.shard_id, counter=self.counter, checkpoint=self.checkpoint
+        )
 
 
 class LeaseAnswer(msgspec.Struct, frozen=True, rename="pascal"):
@@ -111,11 +179,11 @@ class ListLeasesAnswer(msgspec.Struct, frozen=True, rename="pascal", omit_defaul
 OPERATIONS: dict[str, tuple[type[msgspec.Struct], str]] = {
     "SyncLeases": (SyncLeasesRequest, "sync_leases"),
     "ListLeases": (ListLeasesRequest, "list_leases"),
-    "Heartbeat": (HeartbeatRequest, "heartbeat"),
-    "TakeLease": (TakeLeaseRequest, "take_lease"),
-    "ReleaseLease": (ReleaseLeaseRequest, "release_lease"),
-    "PrepareCheckpoint": (PrepareCheckpointRequest, "prepare_checkpoint"),
-    "SaveCheckpoint": (SaveCheckpointRequest, "save_checkpoint"),
+    "Heartbeat": (HeartbeatRequest, "write"),
+    "TakeLease": (TakeLeaseRequest, "write"),
+    "ReleaseLease": (ReleaseLeaseRequest, "write"),
+    "PrepareCheckpoint": (PrepareCheckpointRequest, "write"),
+    "SaveCheckpoint": (SaveCheckpointRequest, "write"),
 }
 """Operation -> what its request decodes into, and the method of `LeaseService` that takes it."""
 
@@ -169,10 +237,7 @@ class LeaseService:
         if create or forget or application is None or not application.since_ms:
             await self._submit(
                 SyncLeases(
-                    account=account,
-                    region=region,
-                    stream=request.stream_name,
-                    application=request.application_name,
+                    **_where(request, account, region),
                     create=create,
                     forget=forget,
                     now_ms=self._clock.now_ms(),
@@ -200,112 +265,26 @@ class LeaseService:
             page[-1] if len(page) < len(ids) else None,
         )
 
-    async def heartbeat(
-        self, request: HeartbeatRequest, *, account: str, region: str
-    ) -> dict[str, Any]:
-        """Show that a worker is alive."""
+    async def write(
+        self, request: _Write, *, account: str, region: str
+    ) -> LeaseAnswer | dict[str, Any]:
+        """Do what the request says: durable when this returns, or refused."""
         _check_names(request)
-        _check(_NAME, "WorkerId", request.worker_id)
-        await self._submit(
-            Heartbeat(
-                account=account,
-                region=region,
-                stream=request.stream_name,
-                application=request.application_name,
-                worker=request.worker_id,
-            )
-        )
-        return {}
-
-    async def take_lease(
-        self, request: TakeLeaseRequest, *, account: str, region: str
-    ) -> LeaseAnswer:
-        """Become the owner; answers the lease with its pending state. LeaseLost if it moved."""
-        _check_names(request)
-        _check(_NAME, "WorkerId", request.worker_id)
-        _check(_SHARD, "ShardId", request.shard_id)
-        taken = await self._submit(
-            TakeLease(
-                account=account,
-                region=region,
-                stream=request.stream_name,
-                application=request.application_name,
-                worker=request.worker_id,
-                shard_id=request.shard_id,
-                expected_counter=request.expected_counter,
-                expected_owner_heartbeat=request.expected_owner_heartbeat,
-            )
-        )
-        return LeaseAnswer(taken)
-
-    async def release_lease(
-        self, request: ReleaseLeaseRequest, *, account: str, region: str
-    ) -> dict[str, Any]:
-        """Give a lease back. LeaseLost if it was not the caller's any more."""
-        _check_names(request)
-        _check(_SHARD, "ShardId", request.shard_id)
-        await self._submit(
-            ReleaseLease(
-                account=account,
-                region=region,
-                stream=request.stream_name,
-                application=request.application_name,
-                shard_id=request.shard_id,
-                counter=request.counter,
-            )
-        )
-        return {}
-
-    async def prepare_checkpoint(
-        self, request: PrepareCheckpointRequest, *, account: str, region: str
-    ) -> dict[str, Any]:
-        """Keep up to 8 MiB beside the checkpoint that is to follow."""
-        _check_names(request)
-        _check(_SHARD, "ShardId", request.shard_id)
-        _check(_SEQUENCE_NUMBER, "SequenceNumber", request.sequence_number)
-        if len(request.state) > MAX_PENDING_STATE_BYTES:
-            raise ValidationError(
-                f"State has {len(request.state)} bytes; {MAX_PENDING_STATE_BYTES} is the most. "
-                "Checkpoint smaller batches"
-            )
-        await self._submit(
-            PrepareCheckpoint(
-                account=account,
-                region=region,
-                stream=request.stream_name,
-                application=request.application_name,
-                shard_id=request.shard_id,
-                counter=request.counter,
-                sequence_number=request.sequence_number,
-                state=request.state,
-            )
-        )
-        return {}
-
-    async def save_checkpoint(
-        self, request: SaveCheckpointRequest, *, account: str, region: str
-    ) -> dict[str, Any]:
-        """Set the checkpoint. LeaseLost if the lease is not the caller's any more."""
-        _check_names(request)
-        _check(_SHARD, "ShardId", request.shard_id)
-        if request.checkpoint != SHARD_END:
-            _check(_SEQUENCE_NUMBER, "Checkpoint", request.checkpoint)
-        await self._submit(
-            SaveCheckpoint(
-                account=account,
-                region=region,
-                stream=request.stream_name,
-                application=request.application_name,
-                shard_id=request.shard_id,
-                counter=request.counter,
-                checkpoint=request.checkpoint,
-            )
-        )
-        return {}
+        taken = await self._submit(request.command(_where(request, account, region)))
+        return {} if taken is None else LeaseAnswer(taken)
 
     def _application(self, request: _Request, account: str, region: str) -> ApplicationState | None:
         key = application_key(account, region, request.stream_name, request.application_name)
         return self._state().applications.get(key)
+
+
+def _where(request: _Request, account: str, region: str) -> _Where:
+    return _Where(
+        account=account,
+        region=region,
+        stream=request.stream_name,
+        application=request.application_name,
+    )
 
 
 def _check_names(request: _Request) -> None:
