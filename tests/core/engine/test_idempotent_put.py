@@ -14,7 +14,13 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
 
 from headrace.core.engine.embedded.group_commit import InLoop
 from headrace.core.engine.embedded.shard_log import EmbeddedShardLog
@@ -74,7 +80,11 @@ def stored(shard_log: EmbeddedShardLog, shards: range) -> list[tuple[str, int]]:
 
 
 class IdempotentPut(RuleBasedStateMachine):
-    """Two producers, each sending its records in order, from the first it has no answer for."""
+    """Two producers, each sending its records in order, from the first it has no answer for.
+
+    Now and then another process takes a producer over, with the next epoch: a run of sequences of
+    its own. `p.1` are the records of producer p in epoch 1.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,8 +94,10 @@ class IdempotentPut(RuleBasedStateMachine):
         self.ranges = {0: HashKeyRange(0, MAX_HASH_KEY)}
         self.all_ranges = list(self.ranges.values())
         self.next_shard = 1
-        self.acknowledged = dict.fromkeys(PRODUCERS, 0)
-        self.sent = dict.fromkeys(PRODUCERS, 0)
+        self.epochs = dict.fromkeys(PRODUCERS, 0)
+        self.acknowledged = {f"{p}.0": 0 for p in PRODUCERS}
+        self.sent = dict(self.acknowledged)
+        self.waited_ms = 0
 
     def teardown(self) -> None:
         self.runner.run(self.log.close())
@@ -101,13 +113,17 @@ class IdempotentPut(RuleBasedStateMachine):
     def shard_of(self, hash_key: int) -> int:
         return next(n for n, key_range in self.ranges.items() if hash_key in key_range)
 
-    def records(self, producer: str, first: int, upto: int) -> list[StampedRecord]:
+    def current(self, producer: str) -> str:
+        return f"{producer}.{self.epochs[producer]}"
+
+    async def send(self, name: str, first: int, upto: int) -> list[str]:
+        producer, _, epoch = name.partition(".")
         # where a record goes is a pure function of its place, as an agent's key is
-        return [
+        records = [
             StampedRecord(
                 shard=self.shard_of(HASHES[(i * 7) % 16]),
                 created_s=1,
-                data=b64encode(f"{producer}:{i}".encode()).decode(),
+                data=b64encode(f"{name}:{i}".encode()).decode(),
                 key="k",
                 hash_key=HASHES[(i * 7) % 16],
                 payload_bytes=8,
@@ -115,67 +131,89 @@ class IdempotentPut(RuleBasedStateMachine):
             )
             for i in range(first, upto)
         ]
+        return await self.log.append_once(producer, int(epoch), records)
+
+    def has_been_sent(self, name: str, upto: int, *, is_acknowledged: bool = True) -> None:
+        self.sent[name] = max(self.sent[name], upto)
+        if is_acknowledged:
+            self.acknowledged[name] = max(self.acknowledged[name], upto)
 
     @rule(producer=st.sampled_from(PRODUCERS), back=st.integers(0, 10), count=st.integers(1, 20))
     def put(self, producer: str, back: int, count: int) -> None:
         """From a little before the first unacknowledged record on: the overlap is a re-send."""
-        first = max(self.acknowledged[producer] - back, 0)
-        upto = self.acknowledged[producer] + count
-        numbers = self.runner.run(
-            self.log.append_once(producer, 0, self.records(producer, first, upto))
-        )
+        name = self.current(producer)
+        first = max(self.acknowledged[name] - back, 0)
+        upto = self.acknowledged[name] + count
+        numbers = self.runner.run(self.send(name, first, upto))
         assert len(numbers) == upto - first and all(numbers)
-        self.acknowledged[producer] = max(self.acknowledged[producer], upto)
-        self.sent[producer] = max(self.sent[producer], upto)
+        self.has_been_sent(name, upto)
 
     @rule(producer=st.sampled_from(PRODUCERS), count=st.integers(1, 20))
     def put_without_hearing_the_answer(self, producer: str, count: int) -> None:
-        upto = self.acknowledged[producer] + count
-        records = self.records(producer, self.acknowledged[producer], upto)
-        self.runner.run(self.log.append_once(producer, 0, records))
-        self.sent[producer] = max(self.sent[producer], upto)
+        name = self.current(producer)
+        upto = self.acknowledged[name] + count
+        self.runner.run(self.send(name, self.acknowledged[name], upto))
+        self.has_been_sent(name, upto, is_acknowledged=False)
 
     @rule(count=st.integers(1, 10))
     def both_put_at_once(self, count: int) -> None:
+        names = [self.current(p) for p in PRODUCERS]
+        runs = [(n, self.acknowledged[n], self.acknowledged[n] + count) for n in names]
+
         async def both() -> None:
-            await asyncio.gather(
-                *(
-                    self.log.append_once(
-                        p, 0, self.records(p, self.acknowledged[p], self.acknowledged[p] + count)
-                    )
-                    for p in PRODUCERS
-                )
-            )
+            await asyncio.gather(*(self.send(*run) for run in runs))
 
         self.runner.run(both())
-        for p in PRODUCERS:
-            self.acknowledged[p] += count
-            self.sent[p] = max(self.sent[p], self.acknowledged[p])
+        for name, _, upto in runs:
+            self.has_been_sent(name, upto)
+
+    @rule(producer=st.sampled_from(PRODUCERS), count=st.integers(1, 3))
+    def another_process_takes_over(self, producer: str, count: int) -> None:
+        """It may be heard of in one hash key range only."""
+        self.epochs[producer] += 1
+        name = self.current(producer)
+        self.acknowledged[name] = self.sent[name] = 0
+        self.runner.run(self.send(name, 0, count))
+        self.has_been_sent(name, count)
+
+    @precondition(lambda self: any(self.epochs.values()))
+    @rule(data=st.data(), first=st.integers(0, 20), count=st.integers(1, 20))
+    def one_that_was_replaced_wakes_up(self, data: st.DataObject, first: int, count: int) -> None:
+        producer = data.draw(st.sampled_from([p for p in PRODUCERS if self.epochs[p]]))
+        epoch = data.draw(st.integers(0, self.epochs[producer] - 1))
+        with pytest.raises(ProducerFenced):
+            self.runner.run(self.send(f"{producer}.{epoch}", first, first + count))
 
     @rule(producer=st.sampled_from(PRODUCERS), count=st.integers(1, 20))
     def the_disk_is_full(self, producer: str, count: int) -> None:
         """Refused as a whole; what was put beside it is refused too, and both go again."""
         other = PRODUCERS[producer == PRODUCERS[0]]
+        names = [self.current(producer), self.current(other)]
+        runs = [(n, self.acknowledged[n], self.acknowledged[n] + count) for n in names]
         self.store.files.fail_always("write_at", no_space)
 
         async def put_both() -> None:
             results = await asyncio.gather(
-                *(
-                    self.log.append_once(
-                        p, 0, self.records(p, self.acknowledged[p], self.acknowledged[p] + count)
-                    )
-                    for p in (producer, other)
-                ),
-                return_exceptions=True,
+                *(self.send(*run) for run in runs), return_exceptions=True
             )
-            for p, result in zip((producer, other), results, strict=True):
+            for (name, _, upto), result in zip(runs, results, strict=True):
                 if isinstance(result, BaseException):
                     assert isinstance(result, StorageFull)
                 else:  # all of it had been stored before: nothing to write
-                    self.acknowledged[p] += count
-                    self.sent[p] = max(self.sent[p], self.acknowledged[p])
+                    self.has_been_sent(name, upto)
 
         self.runner.run(put_both())
+        self.store.files.heal()
+
+    @rule(data=st.data())
+    def who_takes_over_meets_a_full_disk(self, data: st.DataObject) -> None:
+        """Nothing of it was stored, so the one before goes on."""
+        producer = data.draw(st.sampled_from(PRODUCERS))
+        self.store.files.fail_always("write_at", no_space)
+        with pytest.raises(StorageFull):
+            epoch = self.epochs[producer] + 1
+            self.sent[f"{producer}.{epoch}"] = 0
+            self.runner.run(self.send(f"{producer}.{epoch}", 0, 3))
         self.store.files.heal()
 
     @rule(data=st.data())
@@ -184,7 +222,9 @@ class IdempotentPut(RuleBasedStateMachine):
         whole = self.ranges[shard]
         if whole.end - whole.start < 4:
             return
-        at = data.draw(st.integers(whole.start + 2, whole.end - 1))
+        inside = [key for key in HASHES if whole.start + 2 <= key < whole.end]
+        anywhere = st.integers(whole.start + 2, whole.end - 1)
+        at = data.draw(st.one_of(st.sampled_from(inside), anywhere) if inside else anywhere)
         parts = [HashKeyRange(whole.start, at - 1), HashKeyRange(at, whole.end)]
         self.runner.run(self.log.seal(parts))
         del self.ranges[shard]
@@ -211,8 +251,11 @@ class IdempotentPut(RuleBasedStateMachine):
         self.runner.run(self.log.close())
         self.log = self.runner.run(self.store.open(self.all_ranges))
 
+    @precondition(lambda self: self.waited_ms < PRODUCER_SILENCE_MS // 14 * 13)
     @rule()
-    def wait_a_day(self) -> None:
+    def wait_half_a_day(self) -> None:
+        """Within the time for which producers are remembered."""
+        self.waited_ms += PRODUCER_SILENCE_MS // 14
         self.runner.run(self.store.clock.advance(PRODUCER_SILENCE_MS // 14))
 
     @invariant()
@@ -221,10 +264,12 @@ class IdempotentPut(RuleBasedStateMachine):
             return
         found = stored(self.log, range(self.next_shard))
         assert len(found) == len(set(found)), "stored twice"
-        for producer in PRODUCERS:
-            there = {sequence for name, sequence in found if name == producer}
-            assert there >= set(range(self.acknowledged[producer])), "an acknowledged loss"
-            assert there <= set(range(self.sent[producer]))
+        there: dict[str, set[int]] = {name: set() for name in self.sent}
+        for name, sequence in found:
+            there[name].add(sequence)
+        for name, sequences in there.items():
+            assert sequences >= set(range(self.acknowledged.get(name, 0))), "an acknowledged loss"
+            assert sequences <= set(range(self.sent[name])), "of one that was replaced"
 
 
 TestIdempotentPut = IdempotentPut.TestCase
@@ -243,6 +288,30 @@ async def test_an_older_epoch_is_fenced_and_a_newer_one_starts_fresh(tmp_path: P
         await log.append_once("p", 0, [record("p:2", 2)])
     await log.append_once("p", 2, [record("p:0", 0)])
     assert stored(log, range(1)) == [("p", 1), ("p", 0)]
+    await log.close()
+
+
+async def test_an_older_epoch_is_fenced_where_the_newer_one_has_not_been(tmp_path: Path) -> None:
+    """A process that was replaced went on writing to the shards its successor came to later."""
+    store = Store(tmp_path / "log", segment_bytes=600)
+    halves = [HashKeyRange(0, MAX_HASH_KEY // 2), HashKeyRange(MAX_HASH_KEY // 2 + 1, MAX_HASH_KEY)]
+    log = await store.open(halves)
+
+    def record(shard: int, sequence: int) -> StampedRecord:
+        text = b64encode(b"p:%d" % sequence).decode()
+        return StampedRecord(shard, 1, text, "k", halves[shard].start + 5, 4, sequence)
+
+    await log.append_once("p", 1, [record(0, 1), record(1, 2)])
+    await log.append_once("p", 2, [record(0, 3)])
+    for _ in range(2):
+        with pytest.raises(ProducerFenced, match="written with epoch 2; this request has epoch 1"):
+            await log.append_once("p", 1, [record(1, 4)])
+        for _ in range(3):  # a segment is sealed: its successor begins with a snapshot
+            await log.append([ShardPut(0, 1, [b64encode(b"x:0").decode()], ["k" * 250], 253)])
+        await log.close()
+        log = await store.open(halves)
+    assert [row for row in stored(log, range(2)) if row[0] == "p"] == [("p", 1), ("p", 3), ("p", 2)]
+    await log.append_once("q", 0, [record(1, 1)])  # others' epochs are their own
     await log.close()
 
 

@@ -53,6 +53,25 @@ def test_silence_joins_pieces_but_not_across_shards() -> None:
     assert [remembered(memory, r.start) for r in uniform_ranges(4)] == [9, None, None, None]
 
 
+def test_the_epoch_is_the_highest_of_all_pieces() -> None:
+    memory = ProducerMemory()
+    memory.add_boundaries(uniform_ranges(4))
+    pieces = [memory.piece_of(r.start) for r in uniform_ranges(4)]
+    assert memory.epoch_of("p") is None
+    memory.remember(pieces[0], "p", 1, 5, "5", NOW_MS)
+    undo = memory.remember(pieces[2], "p", 3, 0, "6", NOW_MS)
+    memory.remember(pieces[1], "q", 7, 0, "7", NOW_MS)
+    again = ProducerMemory()
+    again.load(memory.dump())
+    for each in (memory, again):
+        assert (each.epoch_of("p"), each.epoch_of("q")) == (3, 7)
+    memory.take_back([undo])  # it was not stored after all
+    assert (memory.epoch_of("p"), memory.epoch_of("q")) == (1, 7)
+    again.remember(again.piece_of(0), "q", 7, 1, "8", NOW_MS + 1)
+    again.forget_silent(NOW_MS + PRODUCER_SILENCE_MS + 1)
+    assert (again.epoch_of("p"), again.epoch_of("q")) == (None, 7)
+
+
 @given(
     st.lists(
         st.one_of(

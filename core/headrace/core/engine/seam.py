@@ -83,7 +83,8 @@ class ShardLog(Protocol):
         """Store records unless the producer has stored their sequences; returns their numbers.
 
         `records` are in the producer's order. A record already stored is answered with the
-        number of the last one stored in its place. Raises ProducerFenced with nothing stored.
+        number of the last one stored in its place. Raises ProducerFenced, with nothing stored,
+        when a higher epoch of the producer has stored anything in the stream.
         """
 
     def read(

@@ -3,6 +3,9 @@
 The memory follows hash key ranges, not shards, so it survives splits and merges: each *piece* is
 the finest range any shard has ever had, and a record belongs to the piece its hash key lies in.
 It is rebuilt from a segment's snapshot frame and the producer tables of the frames after it.
+
+A producer's epoch is the whole stream's: the highest one in any piece. So who has been replaced is
+refused everywhere, from the moment at which the new one stored its first record anywhere.
 """
 
 from __future__ import annotations
@@ -53,6 +56,11 @@ class ProducerMemory:
         self._pieces = [Piece(0, MAX_HASH_KEY)]
         self._starts = [0]
         self._edges: set[int] = set()
+        self._epochs: dict[str, int] = {}  # the highest of all pieces, by producer
+
+    def epoch_of(self, producer_id: str) -> int | None:
+        """The highest epoch that has stored anything that is remembered; None without any."""
+        return self._epochs.get(producer_id)
 
     def piece_of(self, hash_key: int) -> Piece:
         return self._pieces[bisect_right(self._starts, hash_key) - 1]
@@ -95,16 +103,26 @@ class ProducerMemory:
         """Set the last sequence; gives back how to take that back."""
         undo = Undo(piece.start, piece.end, producer_id, piece.producers.get(producer_id))
         piece.producers[producer_id] = Remembered(epoch, sequence, sequence_number, now_ms)
+        self._epochs[producer_id] = max(epoch, self._epochs.get(producer_id, 0))
         return undo
 
     def take_back(self, undos: Iterable[Undo]) -> None:
         """Undo in the order given: newest first."""
+        undos = list(undos)
         for undo in undos:
             for piece in self._pieces_within(undo.start, undo.end):
                 if undo.before is None:
                     piece.producers.pop(undo.producer_id, None)
                 else:
                     piece.producers[undo.producer_id] = undo.before
+        if undos:
+            self._find_epochs()
+
+    def _find_epochs(self) -> None:
+        self._epochs = {}
+        for piece in self._pieces:
+            for name, known in piece.producers.items():
+                self._epochs[name] = max(known.epoch, self._epochs.get(name, 0))
 
     def apply(self, marks: Iterable[ProducerMark], sequence_number: str, now_ms: int) -> None:
         """What a frame's producer table says, on recovery."""
@@ -139,6 +157,7 @@ class ProducerMemory:
                 joined.append(piece)
         self._pieces = joined
         self._starts = [piece.start for piece in joined]
+        self._find_epochs()
 
     def dump(self) -> list[tuple[str, str, list[tuple[str, int, str, str, int]]]]:
         """For a snapshot frame: numbers of more than 64 bits as decimal strings."""
@@ -168,3 +187,4 @@ class ProducerMemory:
             for start, end, rows in dump
         ]
         self._starts = [piece.start for piece in self._pieces]
+        self._find_epochs()

@@ -54,14 +54,13 @@ class EmbeddedShardLog:
     ) -> list[str]:
         self.commits.refuse_if_failed()
         memory = self._log.memory
+        latest_epoch = memory.epoch_of(producer_id)
+        if latest_epoch is not None and latest_epoch > epoch:
+            raise ProducerFenced(
+                f"Producer {producer_id} has written with epoch {latest_epoch}; "
+                f"this request has epoch {epoch}."
+            )
         pieces = [memory.piece_of(record.hash_key) for record in records]
-        for piece in pieces:
-            known = piece.producers.get(producer_id)
-            if known is not None and known.epoch > epoch:
-                raise ProducerFenced(
-                    f"Producer {producer_id} has written with epoch {known.epoch}; "
-                    f"this request has epoch {epoch}."
-                )
         answers: list[str | None] = [None] * len(records)
         fresh: dict[int, list[int]] = {}
         latest: dict[int, tuple[Piece, int]] = {}
