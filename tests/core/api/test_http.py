@@ -1,4 +1,4 @@
-"""The HTTP around the operations: headers, other methods, CORS, strangers, CBOR."""
+"""The HTTP around the operations: headers, other methods, strangers, CBOR."""
 
 from __future__ import annotations
 
@@ -6,13 +6,26 @@ import base64
 import re
 import socket
 import time
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import cbor2
 import pytest
 
-from api_support import CBOR, JSON, SIGNED, Raw, create, iterator, read_shard, reply_is
+from api_support import (
+    CBOR,
+    JSON,
+    SIGNED,
+    Raw,
+    create,
+    iterator,
+    read_shard,
+    reply_is,
+    server_here,
+)
+from headrace.core.client import StreamClient
+from headrace.core.part import StreamTarget
 from headrace.core.testing.server_process import ServerProcess
 
 TARGET = {"X-Amz-Target": "Kinesis_20131202.ListStreams"}
@@ -241,6 +254,20 @@ def test_cbor_answers_without_a_body(kinesis: Any, raw: Raw, name: str) -> None:
 def connect(server: ServerProcess) -> socket.socket:
     parts = urlsplit(server.endpoint)
     return socket.create_connection((parts.hostname or "", parts.port or 0), timeout=10)
+
+
+async def test_no_answer_waits_for_the_client_to_acknowledge_its_headers(tmp_path: Path) -> None:
+    """On asyncio's own loop every answer took 40 ms: Nagle's algorithm was on."""
+    async with (
+        server_here(tmp_path / "s") as server,
+        StreamClient(StreamTarget(endpoint=server.endpoint)) as client,
+    ):
+        took_s = []
+        for _ in range(10):
+            started = time.monotonic()
+            await client.call("ListStreams", {})
+            took_s.append(time.monotonic() - started)
+        assert min(took_s) < 0.03, took_s
 
 
 def test_a_client_that_leaves_in_the_middle_of_a_body(
