@@ -67,6 +67,7 @@ def test_help_of_serve_is_one_and_the_same(scripted: Environment) -> None:
         ["check", "no-such-file.yaml"],
         ["serve", "--port", "70000"],
         ["serve", "--limits", "some"],
+        ["serve", "--cors-origin", "example.com"],
         ["serve", "--host", "0.0.0.0", "--port", "0"],
         ["tail", "s", "--from-beginning", "--since", "5m"],
         ["tail", "s", "--since", "yesterday"],

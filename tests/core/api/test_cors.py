@@ -140,6 +140,8 @@ def test_a_name_that_was_turned_to_point_here_reads_nothing(
 @pytest.mark.parametrize("content_type", [JSON, CBOR])
 def test_programs_call_by_any_name(raw: Raw, content_type: str) -> None:
     headers = {"Host": "kinesis.compose.internal.example.com"}
+    # no such route, but that is all that is wrong with it
+    assert b"Unable to determine" in raw.send("POST", "/x", b"", headers).body
     assert raw.call("ListStreams", {}, content_type=content_type, headers=headers).status == 200
 
 

@@ -15,6 +15,7 @@ from api_support import ACCOUNT, server_here
 from headrace.core.client import StreamClient
 from headrace.core.errors import ResourceNotFound, ServiceUnavailable
 from headrace.core.leases import StreamLeases
+from headrace.core.log.stream_log import StreamLogOptions
 from headrace.core.model.records import PutEntry
 from headrace.core.part import StreamTarget
 from headrace.core.testing.faulty_files import FaultyFiles, no_space
@@ -170,3 +171,39 @@ async def test_a_server_starts_on_a_full_disk(tmp_path: Path) -> None:
         assert (await here.status("s"), await here.status("t")) == ("CREATING", "DELETING")
         await here.until_done("s", "ACTIVE")
         await here.until_done("t", None)
+
+
+async def test_a_full_disk_does_not_keep_what_has_expired(tmp_path: Path) -> None:
+    """The first stream's closed shards could not be dropped, and the next was not trimmed."""
+    files, clock = FaultyFiles(), ManualClock()
+    data = tmp_path / "s"
+
+    def segments() -> list[int]:
+        return sorted(len(list(folder.glob("*.seg"))) for folder in (data / "streams").iterdir())
+
+    async with (
+        server_here(
+            data, clock, files=files, log_options=StreamLogOptions(segment_bytes=2000)
+        ) as server,
+        StreamClient(StreamTarget(endpoint=server.endpoint)) as client,
+    ):
+        for name in ("s", "t"):
+            await client.ensure_stream(name, shards=1)
+            for _ in range(4):
+                await client.put_records(name, [PutEntry(b"x" * 1500, "k")])
+            await client.call(
+                "SplitShard",
+                {"StreamName": name, "ShardToSplit": SHARD, "NewStartingHashKey": "9"},
+            )
+            await client.put_records(name, [PutEntry(b"x", "k")])
+        assert min(segments()) > 2
+        files.fail_always("commit", no_space)
+        await clock.advance(25 * 3_600_000)
+        async with asyncio.timeout(20):
+            while max(segments()) > 2:
+                await clock.advance(60_000)
+        assert len(await client.list_shards("s")) == 3
+        files.heal()
+        async with asyncio.timeout(20):
+            while len(await client.list_shards("s")) > 2:
+                await clock.advance(60_000)

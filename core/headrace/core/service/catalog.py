@@ -6,6 +6,7 @@ Every operation goes through here; nobody else opens or deletes a log.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import dataclass, field
 
@@ -19,7 +20,7 @@ from headrace.core.control.stream_state import (
 )
 from headrace.core.control.streams import DropShards, RemoveStream
 from headrace.core.engine.seam import Engine, ShardLog
-from headrace.core.errors import InternalFailure, InvalidArgument, StorageError
+from headrace.core.errors import InternalFailure, InvalidArgument, StorageError, StorageFull
 from headrace.core.model.sequence import Position
 from headrace.core.service.caller import Caller
 from headrace.core.service.routing import Routing
@@ -205,12 +206,15 @@ class Catalog:
                 and opened.log.find_time(shard.number, horizon_ms) >= opened.log.tail
             ]
             if gone:
-                await self.engine.control.submit(
-                    DropShards(
-                        account=stream.account,
-                        region=stream.region,
-                        name=stream.name,
-                        uid=stream.uid,
-                        shards=gone,
+                # on a full disk the next streams' segments are what is wanted; the next round
+                # drops the shards
+                with contextlib.suppress(StorageFull):
+                    await self.engine.control.submit(
+                        DropShards(
+                            account=stream.account,
+                            region=stream.region,
+                            name=stream.name,
+                            uid=stream.uid,
+                            shards=gone,
+                        )
                     )
-                )

@@ -82,7 +82,7 @@ class KinesisApp:
             if scope["method"] == "OPTIONS" and any(k == b"origin" for k, _ in scope["headers"]):
                 await self._preflight(scope, send)
                 return
-        if kind == "http" and (refusal := self._refusal(dict(scope["headers"]))):
+        if kind == "http" and (refusal := self._refusal(scope)):
             await self._refuse(refusal, send)
             return
         if self._management is None:
@@ -99,12 +99,15 @@ class KinesisApp:
 
         await self._management(scope, receive, send_with_id)
 
-    def _refusal(self, headers: dict[bytes, bytes]) -> str | None:
+    def _refusal(self, scope: Scope) -> str | None:
         """Why a browser is refused what the management application has; None: it is not."""
+        headers = dict(scope["headers"])
         origin, host = headers.get(b"origin"), headers.get(b"host")
         if origin is not None and self._cors.headers(origin) is None:
             return self._cors.refusal(origin)
-        if host is not None and not self._cors.takes_host(host):
+        # of browsers' requests only these may come without an Origin
+        is_reading = scope["method"] in ("GET", "HEAD")
+        if is_reading and host is not None and not self._cors.takes_host(host):
             return (
                 f"A server without keys does not answer for {host.decode('latin-1')[:200]!r}. Ask "
                 "for it by address or as localhost, or name its origin with --cors-origin "

@@ -214,5 +214,5 @@ def _refuse(batch: Sequence[tuple[object, asyncio.Future[object]]], error: Headr
 def _no_room() -> StorageFull:
     return StorageFull(
         "no space left on the device of the data folder: nothing was changed",
-        hint="free some space or shorten the retention; operations work again by themselves",
+        hint="free some space there; operations work again by themselves",
     )
