@@ -113,6 +113,8 @@ class Server:
         is_limited = self._config.limits == "aws"
         capacity = Capacity(self._clock) if is_limited else None
         rates = CallRates(self._clock) if is_limited else None
+        if capacity is not None:
+            self._catalog.on_removal.append(capacity.forget)
         self._dispatcher = Dispatcher(self._catalog, self._streams, capacity, rates)
         authenticator = Authenticator(self._config.access_keys, self._clock)
         cors = Cors(self._config.cors_origins, has_keys=bool(self._config.access_keys))

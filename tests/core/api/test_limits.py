@@ -150,6 +150,21 @@ async def test_shard_iterators_are_limited_by_shard(quick: Here) -> None:
     await ask(0)
 
 
+async def test_the_capacity_of_streams_that_are_gone_takes_no_room(tmp_path: Path) -> None:
+    async with (
+        server_here(tmp_path / "data", ManualClock(), limits="aws") as server,
+        StreamClient(StreamTarget(endpoint=server.endpoint)) as client,
+    ):
+        capacity = server._dispatcher._reads._capacity
+        assert capacity is not None
+        for stream in "st":
+            await client.ensure_stream(stream, shards=3)
+            await client.get_shard_iterator(stream, "shardId-000000000001", "LATEST")
+        assert len(capacity._shards) == 2
+        await client.call("DeleteStream", {"StreamName": "s"})
+        assert len(capacity._shards) == 1
+
+
 # Streams at once
 
 

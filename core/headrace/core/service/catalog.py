@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from headrace.core.clock import Clock
@@ -63,6 +64,7 @@ class Catalog:
         self.clock = clock
         self._open: dict[str, OpenStream] = {}
         self._damaged: dict[str, str] = {}
+        self.on_removal: list[Callable[[str], None]] = []  # told the uid of a stream that is gone
 
     @property
     def state(self) -> ControlState:
@@ -111,6 +113,8 @@ class Catalog:
                 with_leases=True,
             )
         )
+        for forget in self.on_removal:
+            forget(stream.uid)
 
     def streams_of(self, caller: Caller) -> list[StreamState]:
         """The caller's streams, by name."""
