@@ -18,6 +18,7 @@ import socket
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from headrace.core.allocator import keep_freed_memory
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.engine.embedded.engine import EmbeddedEngine
 from headrace.core.errors import ConfigError, HeadraceError
+from headrace.core.listener.guard import MAX_HELD_BYTES, PATIENCE_S, Guard
 from headrace.core.listener.protocol import FirstBytesProtocol
 from headrace.core.listener.tls import ServerTls, TlsConfig, server_tls
 from headrace.core.log.files import Files
@@ -47,7 +49,8 @@ log = logging.getLogger("headrace.core")
 
 EXIT_STORE_FAILED = 70  # EX_SOFTWARE: the store could not write; a restart reads back what is there
 TRIM_INTERVAL_MS = 60_000
-KEEP_ALIVE_S = 75  # longer than the pools of the SDKs keep an idle connection
+IDLE_S = 75  # longer than the pools of the SDKs keep an idle connection
+FILES_FOR_THE_STORE = 64  # or a quarter of the limit if that is more
 GRACE_S = 5  # for requests under way when the server is asked to end
 
 
@@ -60,6 +63,10 @@ class ServerConfig:
     `cors.check_origin` gives them; none is any page with keys, this machine's without. `limits` is
     `off` (the hardware is the limit) or `aws` (what the service allows). `state_delay_ms` is how
     long CREATING, UPDATING and DELETING last. With `tls` the port speaks TLS only.
+
+    `idle_s` is how long a connection without a request is kept; what the other bounds on
+    connections are for is told in `listener.guard`. `max_connections` None is as many as the limit
+    on open files leaves beside the store's own.
     """
 
     host: str = "127.0.0.1"
@@ -71,6 +78,10 @@ class ServerConfig:
     state_delay_ms: int = 0
     tls: TlsConfig | None = None
     log_options: StreamLogOptions | None = None
+    idle_s: float = IDLE_S
+    patience_s: float = PATIENCE_S
+    max_connections: int | None = None
+    max_held_bytes: int = MAX_HELD_BYTES
 
 
 class _Uvicorn(uvicorn.Server):
@@ -121,14 +132,14 @@ class Server:
         app = KinesisApp(self._dispatcher, authenticator, self._management, cors)
         config = uvicorn.Config(
             app,
-            http=FirstBytesProtocol,
+            http=partial(FirstBytesProtocol, guard=_guard(self._config)),  # type: ignore[arg-type]
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_keep_alive=self._config.idle_s,  # type: ignore[arg-type]  # or less than one
             timeout_graceful_shutdown=GRACE_S,
         )
         config.load()
@@ -254,6 +265,20 @@ def serve(config: ServerConfig) -> int:
         print(f"headrace: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     return 0
+
+
+def _guard(config: ServerConfig) -> Guard:
+    """The bounds on connections; their number leaves the store the files it needs."""
+    most = config.max_connections
+    if most is None:
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != resource.RLIM_INFINITY:
+            most = max(soft - max(FILES_FOR_THE_STORE, soft // 4), 1)
+    return Guard(
+        patience_s=config.patience_s,
+        max_connections=most,
+        max_held_bytes=config.max_held_bytes,
+    )
 
 
 def _raise_open_files() -> None:

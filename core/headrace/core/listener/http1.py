@@ -4,17 +4,19 @@ uvicorn gives an application its body bit by bit: it stops reading after 64 KiB,
 application, copies what came, reads on. The Kinesis API needs all of a body before it can begin,
 so for a request of 0.7 MB that is a dozen turns of the loop and three copies too many (measured: a
 third of a PutRecords of 500 x 1 KiB). Here a body is gathered, joined once and given in one
-message.
+message; how much of that there may be on all connections is `guard`'s.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from headrace.core.listener.http1_guard import GuardedHttp1Protocol
+
+_MAX_PIECES = 1_024  # a chunk of one byte takes forty in a list
 
 
-class Http1Protocol(HttpToolsProtocol):
+class Http1Protocol(GuardedHttp1Protocol):
     """One connection. A body of more than `gathered_bytes` goes on as uvicorn gives it."""
 
     gathered_bytes = 16 * 1024 * 1024  # more than the application takes: it refuses such a body
@@ -22,19 +24,24 @@ class Http1Protocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._parts: list[bytes] = []
+        self._pieces: list[bytes] = []  # after the parts
         self._size = 0
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._parts = []
+        self._pieces = []
         self._size = 0
 
     def on_body(self, body: bytes) -> None:
+        self.has_moved()
         if self.cycle.response_complete:
             return  # the application did not want to know
         self._size += len(body)
         if self._size <= self.gathered_bytes:
-            self._parts.append(body)
+            self._pieces.append(body)
+            if len(self._pieces) > _MAX_PIECES:
+                self._join_pieces()
             return
         self._hand_over()
         super().on_body(body)
@@ -45,8 +52,15 @@ class Http1Protocol(HttpToolsProtocol):
 
     def _hand_over(self) -> None:
         """Give the application what was gathered, unless it has answered without it."""
-        parts, self._parts = self._parts, []
+        if self._parts:
+            self._join_pieces()
+        parts = self._parts or self._pieces
+        self._parts, self._pieces = [], []
         if parts and not self.cycle.response_complete:
             whole = parts[0] if len(parts) == 1 else b"".join(parts)
             # uvicorn copies a bytearray to hand it on, but not bytes
             self.cycle.body = whole if not self.cycle.body else self.cycle.body + whole  # type: ignore[assignment]
+
+    def _join_pieces(self) -> None:
+        self._parts.append(b"".join(self._pieces))
+        self._pieces = []

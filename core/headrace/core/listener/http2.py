@@ -33,10 +33,12 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
 from headrace.core.limits import KIB
+from headrace.core.listener.guard import Guard
 from headrace.core.listener.http2_state import MAX_FRAME_BYTES, MAX_STREAMS, server_connection
 from headrace.core.listener.http2_stream import Headers, Http2Stream
 
-# Streams a peer opened and reset still cost their work: this many more than it may have open.
+# Streams a peer opened and reset still cost their work: so many more than it may have open, and
+# so many in the time in which a connection looks at itself.
 MAX_ABANDONED = 1_000
 WRITE_AHEAD_BYTES = 512 * KIB
 
@@ -52,16 +54,20 @@ class Http2Protocol(asyncio.Protocol):
         server_state: ServerState,
         app_state: dict[str, Any],
         loop: asyncio.AbstractEventLoop,
+        *,
+        guard: Guard | None = None,
     ) -> None:
+        self._guard = guard or Guard()
         self._app: Any = config.loaded_app
         self._asgi_version = config.asgi_version
         self._app_state = app_state
         self._state = server_state
         self._loop = loop
-        self._patience_s = config.timeout_keep_alive
+        self._idle_s = config.timeout_keep_alive
         self._conn = server_connection()
         self._streams: dict[int, Http2Stream] = {}
         self._running_count = 0
+        self._abandoned_count = 0  # since the connection last looked at itself
         self._waiting: deque[Http2Stream] = deque()  # with something to send, in turn
         self._transport: Any = None
         self._is_write_paused = False
@@ -69,6 +75,9 @@ class Http2Protocol(asyncio.Protocol):
         self._watch: asyncio.TimerHandle | None = None
         self._moved_count = 0  # reads, and writes of answers: what a dead peer has none of
         self._moved_before = 0
+        self._look: asyncio.TimerHandle | None = None
+        self._sent_bytes = 0
+        self._seen = (0, 0)  # bytes sent in frames, bytes in the socket's buffer: a look ago
 
     # the transport's side
 
@@ -80,12 +89,14 @@ class Http2Protocol(asyncio.Protocol):
         self._client = get_remote_addr(self._transport)
         self._scheme = "https" if is_ssl(self._transport) else "http"
         self._flush()  # our settings
-        self._watch = self._loop.call_later(self._patience_s, self._look_for_life)
+        self._watch = self._loop.call_later(self._idle_s, self._look_for_life)
+        self._look = self._loop.call_later(self._guard.patience_s, self._look_for_progress)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)
-        if self._watch is not None:
-            self._watch.cancel()
+        for timer in (self._watch, self._look):
+            if timer is not None:
+                timer.cancel()
         for stream in list(self._streams.values()):
             stream.disconnect()
         self._streams.clear()
@@ -98,11 +109,18 @@ class Http2Protocol(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._is_write_paused = False
-        self._transport.resume_reading()
+        if not self._conn.has_more:
+            self._transport.resume_reading()
         self.pump()
 
     def data_received(self, data: bytes) -> None:
         self._moved_count += 1
+        self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        """Some frames; the rest of them after others had their turn, and before more is read."""
+        if self._transport.is_closing():
+            return
         try:
             for event in self._conn.receive_data(data):
                 self._handle(event)
@@ -112,6 +130,11 @@ class Http2Protocol(asyncio.Protocol):
             self._transport.close()
             return
         self.pump()
+        if self._conn.has_more:
+            self._transport.pause_reading()
+            self._loop.call_soon(self._take, b"")
+        elif not self._is_write_paused:
+            self._transport.resume_reading()
 
     def shutdown(self) -> None:
         """Answer what is under way, take no more, then close. uvicorn calls this when it ends."""
@@ -132,6 +155,8 @@ class Http2Protocol(asyncio.Protocol):
             stream = self._streams.get(event.stream_id or 0)
             if stream is None or not stream.take(event.data or b"", size):
                 self._conn.acknowledge_received_data(size, event.stream_id or 0)
+            elif self._guard.is_full:
+                self._give_up(stream, ErrorCodes.REFUSED_STREAM)
         elif isinstance(event, StreamEnded):
             stream = self._streams.get(event.stream_id or 0)
             if stream is not None:
@@ -141,6 +166,7 @@ class Http2Protocol(asyncio.Protocol):
             if stream is not None:
                 stream.disconnect()
                 self._close_if_done()
+                self._abandoned_count += 1
         elif isinstance(event, WindowUpdated):
             stream = self._streams.get(event.stream_id or 0)
             if stream is not None:
@@ -154,10 +180,10 @@ class Http2Protocol(asyncio.Protocol):
             self._close_if_done()
 
     def _open(self, stream_id: int, headers: Headers) -> None:
-        if self._is_ending:
+        if self._is_ending or self._guard.is_full:
             self._reset(stream_id, ErrorCodes.REFUSED_STREAM)  # "not begun: safe to send again"
             return
-        if self._running_count >= MAX_STREAMS + MAX_ABANDONED:
+        if max(self._running_count - MAX_STREAMS, self._abandoned_count) >= MAX_ABANDONED:
             _log.warning("closing an HTTP/2 connection from %s: too many resets", self._client)
             self._conn.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
             self._flush()
@@ -167,7 +193,7 @@ class Http2Protocol(asyncio.Protocol):
         if scope is None:
             self._reset(stream_id, ErrorCodes.PROTOCOL_ERROR)
             return
-        stream = Http2Stream(stream_id, scope, self)
+        stream = Http2Stream(stream_id, scope, self, self._guard)
         self._streams[stream_id] = stream
         self._running_count += 1
         task = self._loop.create_task(stream.run(self._app))
@@ -239,10 +265,7 @@ class Http2Protocol(asyncio.Protocol):
 
     def reset(self, stream: Http2Stream) -> None:
         """End a stream whose answer cannot be completed."""
-        if self._streams.pop(stream.stream_id, None) is not None:
-            self._reset(stream.stream_id, ErrorCodes.INTERNAL_ERROR)
-            self._flush()
-            self._close_if_done()
+        self._give_up(stream, ErrorCodes.INTERNAL_ERROR)
 
     def pump(self) -> None:
         """Send what can be sent: a frame of each waiting stream in turn, and what h2 has itself."""
@@ -273,6 +296,7 @@ class Http2Protocol(asyncio.Protocol):
                 return False  # its window update brings it back
             data, is_last = stream.next_output(size)
             self._conn.send_data(stream.stream_id, data, end_stream=is_last)
+            self._sent_bytes += len(data)
         except ProtocolError:  # reset or ended under us
             self._streams.pop(stream.stream_id, None)
             stream.disconnect()
@@ -293,6 +317,13 @@ class Http2Protocol(asyncio.Protocol):
     @property
     def _connections(self) -> set[Any]:
         return self._state.connections
+
+    def _give_up(self, stream: Http2Stream, code: ErrorCodes) -> None:
+        if self._streams.pop(stream.stream_id, None) is not None:
+            self._reset(stream.stream_id, code)
+            stream.disconnect()
+            self._flush()
+            self._close_if_done()
 
     def _reset(self, stream_id: int, code: ErrorCodes) -> None:
         with contextlib.suppress(ProtocolError):
@@ -319,4 +350,30 @@ class Http2Protocol(asyncio.Protocol):
                 _log.info("closing an HTTP/2 connection from %s: it stands still", self._client)
                 self._transport.abort()
             return
-        self._watch = self._loop.call_later(self._patience_s, self._look_for_life)
+        self._watch = self._loop.call_later(self._idle_s, self._look_for_life)
+
+    def _look_for_progress(self) -> None:
+        """Give up streams whose peer makes us wait for too long."""
+        self._conn.frames.settings_count = 0
+        self._abandoned_count = 0
+        sent_bytes, unsent_bytes = self._seen
+        unsent_now_bytes = self._transport.get_write_buffer_size()
+        if self._transport.is_closing() and unsent_now_bytes >= unsent_bytes > 0:
+            self._transport.abort()  # it closes when all is sent, and nothing goes
+            return
+        is_still = self._sent_bytes == sent_bytes
+        for stream in list(self._streams.values()):
+            trouble = stream.standstill(is_blocked=is_still or self._has_no_window(stream))
+            if trouble is not None:
+                _log.info("giving up a stream of %s: %s", self._client, trouble)
+                self._give_up(stream, ErrorCodes.CANCEL)
+        self._seen = (self._sent_bytes, unsent_now_bytes)
+        self._look = self._loop.call_later(self._guard.patience_s, self._look_for_progress)
+
+    def _has_no_window(self, stream: Http2Stream) -> bool:
+        """Whether it is the stream's own window that is closed, not the connection's."""
+        if self._conn.outbound_flow_control_window <= 0:
+            return False
+        with contextlib.suppress(ProtocolError):
+            return self._conn.local_flow_control_window(stream.stream_id) <= 0
+        return False

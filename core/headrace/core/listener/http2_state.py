@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from h2.config import H2Configuration
 from h2.connection import (
     ConnectionInputs,
@@ -10,7 +12,10 @@ from h2.connection import (
     H2ConnectionStateMachine,
 )
 from h2.events import Event
+from h2.exceptions import FrameTooLargeError, ProtocolError
+from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes, Settings
+from hyperframe.frame import Frame, SettingsFrame
 
 from headrace.core.limits import KIB, MIB
 
@@ -20,6 +25,9 @@ STREAM_WINDOW_BYTES = 1 * MIB
 CONNECTION_WINDOW_BYTES = 16 * MIB
 MAX_FRAME_BYTES = 256 * KIB  # each frame costs the same: let large bodies come in few
 MAX_HEADERS_BYTES = 64 * KIB
+FRAMES_AT_ONCE = 128  # a read may bring ten thousand of them, which take a second
+MAX_SETTINGS = 100  # in the time a connection looks at itself; clients send one or two
+_FRAME_HEAD_BYTES = 9
 _DEFAULT_WINDOW_BYTES = 65_535  # RFC 9113 6.9.2
 
 
@@ -36,20 +44,63 @@ class _State(H2ConnectionStateMachine):
         return events
 
 
-class _Connection(H2Connection):
+class _Frames(FrameBuffer):
+    """Frames out of bytes. h2 keeps 16 MiB of a frame, and 64 frames of headers, before it looks
+    at their size; and every SETTINGS makes it go through all streams.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(server=True)
+        self.settings_count = 0  # since somebody set it back
+        self.allowance = 0  # frames that are still taken out at this call of receive_data
+
+    def __next__(self) -> Frame:
+        if not self.allowance:
+            raise StopIteration
+        if len(self._data) >= _FRAME_HEAD_BYTES:
+            declared_bytes = int.from_bytes(self._data[:3], "big")
+            if declared_bytes > MAX_FRAME_BYTES:
+                raise FrameTooLargeError(f"a frame of {declared_bytes} bytes")
+        frame = super().__next__()
+        self.allowance -= 1
+        if isinstance(frame, SettingsFrame):
+            self.settings_count += 1
+            if self.settings_count > MAX_SETTINGS:
+                raise ProtocolError("too many SETTINGS")
+        return frame
+
+    def _update_header_buffer(self, frame: Frame | None) -> Frame | None:
+        whole = super()._update_header_buffer(frame)
+        if sum(len(part.data) for part in self._headers_buffer) > MAX_HEADERS_BYTES:
+            raise ProtocolError("too many headers")
+        return whole
+
+
+class ServerConnection(H2Connection):
     MAX_CLOSED_STREAMS = 4_096  # remembered by number, for late frames; h2 would keep 65,536
 
     def __init__(self, config: H2Configuration) -> None:
         super().__init__(config)
         self.state_machine = _State()
+        self.incoming_buffer = self.frames = _Frames()
+
+    def receive_data(self, data: Any) -> list[Event]:
+        """As h2's, but of at most `FRAMES_AT_ONCE` frames; `has_more` says if some are left."""
+        self.frames.allowance = FRAMES_AT_ONCE
+        return super().receive_data(data)
+
+    @property
+    def has_more(self) -> bool:
+        """Bytes are left that may be whole frames: `receive_data(b"")` goes on."""
+        return not self.frames.allowance
 
     def clear_outbound_data_buffer(self) -> None:
         """h2 forgets what it had to say when a GOAWAY comes; the peer still waits for it."""
 
 
-def server_connection() -> H2Connection:
+def server_connection() -> ServerConnection:
     """A connection at its beginning; its settings are there to be sent."""
-    conn = _Connection(
+    conn = ServerConnection(
         H2Configuration(
             client_side=False,
             header_encoding=None,

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
 from headrace.core.limits import KIB
+from headrace.core.listener.guard import MAX_STILL_LOOKS, MIN_PROGRESS_BYTES, Guard
 
 Message = MutableMapping[str, Any]
 Headers = list[tuple[bytes, bytes]]
@@ -40,15 +41,23 @@ class Connection(Protocol):
 class Http2Stream:
     """A request and its answer. The connection feeds it and takes its output a frame at a time."""
 
-    def __init__(self, stream_id: int, scope: dict[str, Any], connection: Connection) -> None:
+    def __init__(
+        self, stream_id: int, scope: dict[str, Any], connection: Connection, guard: Guard
+    ) -> None:
         self.stream_id = stream_id
         self.has_ended = False  # the peer has sent all it will
         self.is_queued = False  # the connection knows that it has output
         self._scope = scope
         self._connection = connection
+        self._guard = guard
         self._is_gone = False
+        self._is_over = False  # the application has returned
         self._body: list[bytes] = []
         self._unacknowledged_bytes = 0
+        self._received_bytes = 0
+        self._sent_bytes = 0
+        self._seen: tuple[int, int, bool] | None = None
+        self._still_count = 0  # looks at which nothing of the answer had been taken
         self._has_told_end = False
         self._news = asyncio.Event()
         self._is_started = False
@@ -62,9 +71,11 @@ class Http2Stream:
 
     def take(self, data: bytes, size: int) -> bool:
         """Body bytes that count as `size` in the window. False when nobody wants them."""
-        if self._is_answered:
+        if self._is_answered or self._is_over:
             return False
         self._body.append(data)
+        self._received_bytes += len(data)
+        self._guard.held_bytes += len(data)
         self._unacknowledged_bytes += size
         self._news.set()
         return True
@@ -78,6 +89,7 @@ class Http2Stream:
         """The stream or its connection is gone: nobody will read the answer."""
         self._is_gone = True
         self._output.clear()
+        self._guard.held_bytes -= self._output_bytes
         self._output_bytes = 0
         self._news.set()
         self._room.set()
@@ -87,6 +99,26 @@ class Http2Stream:
     @property
     def has_bytes(self) -> bool:
         return bool(self._output)
+
+    def standstill(self, *, is_blocked: bool) -> str | None:
+        """What has not moved since this was last asked, and should have.
+
+        `is_blocked`: the peer does not let anything be sent to it on this stream.
+        """
+        before = self._seen
+        self._seen = (self._received_bytes, self._sent_bytes, self.has_bytes)
+        if before is None:
+            return None
+        received_bytes, sent_bytes, had_bytes = before
+        is_still = is_blocked and had_bytes and self.has_bytes and self._sent_bytes == sent_bytes
+        self._still_count = self._still_count + 1 if is_still else 0
+        if self._still_count >= (1 if self._is_answered else MAX_STILL_LOOKS):
+            return "it does not take its answer"
+        came_bytes = self._received_bytes - received_bytes
+        waits_for_body = not (self.has_ended or self._body or self._is_answered)
+        if waits_for_body and came_bytes < MIN_PROGRESS_BYTES:
+            return "a body that comes too slowly"
+        return None
 
     @property
     def has_output(self) -> bool:
@@ -103,6 +135,8 @@ class Http2Stream:
         else:
             self._output.popleft()
         self._output_bytes -= len(data)
+        self._sent_bytes += len(data)
+        self._guard.held_bytes -= len(data)
         if self._output_bytes < SEND_AHEAD_BYTES:
             self._room.set()
         return data, self._is_answered and not self._output
@@ -127,6 +161,9 @@ class Http2Stream:
         finally:
             if self._body:
                 self._acknowledge()
+            self._is_over = True
+            self._guard.held_bytes -= self._received_bytes
+            self._received_bytes = 0
         if self._is_gone or self._is_answered:
             return
         if self._is_started:
@@ -171,6 +208,7 @@ class Http2Stream:
         if body and self._scope["method"] != "HEAD":
             self._output.append(memoryview(body))
             self._output_bytes += len(body)
+            self._guard.held_bytes += len(body)
         if not message.get("more_body", False):
             self._is_answered = True
             self._news.set()

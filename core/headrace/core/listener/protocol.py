@@ -3,8 +3,8 @@
 An HTTP/2 client always speaks first, with a preface no HTTP/1.1 request can begin with. Looking at
 it covers every way clients come to HTTP/2: by prior knowledge in the clear (the JavaScript SDK, the
 Java SDK on http://), by ALPN over TLS, and over TLS without ALPN (Java SDKs before 2025). After the
-first bytes the connection belongs to `Http1Protocol` or to `Http2Protocol`, and nothing
-of this file stands between the socket and it.
+first bytes the connection belongs to `Http1Protocol` or to `Http2Protocol`, and nothing of this
+file stands between the socket and it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from headrace.core.listener.guard import Guard
 from headrace.core.listener.http1 import Http1Protocol
 
 ALPN_PROTOCOLS = ["h2", "http/1.1"]
@@ -34,7 +35,10 @@ class FirstBytesProtocol(asyncio.Protocol):
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        guard: Guard | None = None,
     ) -> None:
+        self._guard = guard or Guard()
         self._config = config
         self._server_state = server_state
         self._app_state = app_state
@@ -45,6 +49,9 @@ class FirstBytesProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
+        if not self._guard.takes(len(self._connections)):
+            self._transport.abort()
+            return
         self._connections.add(self)
         self._silence = self._loop.call_later(self._config.timeout_keep_alive, transport.close)
 
@@ -54,7 +61,7 @@ class FirstBytesProtocol(asyncio.Protocol):
             return  # may become either
         self._leave()
         protocol = self._protocol_class()(
-            self._config, self._server_state, self._app_state, self._loop
+            self._config, self._server_state, self._app_state, self._loop, guard=self._guard
         )
         self._transport.set_protocol(protocol)
         protocol.connection_made(self._transport)

@@ -28,12 +28,18 @@ class ServerProcess:
     """
 
     def __init__(
-        self, data: Path, *, arguments: tuple[str, ...] = (), env: Mapping[str, str] | None = None
+        self,
+        data: Path,
+        *,
+        arguments: tuple[str, ...] = (),
+        env: Mapping[str, str] | None = None,
+        max_open_files: int | None = None,
     ) -> None:
         self.data = data
         self.endpoint = ""
         self._arguments = arguments
         self._env = {**os.environ, **(env or {})}
+        self._max_open_files = max_open_files
         self._port = 0
         self._process: subprocess.Popen[str] | None = None
         self._log = data.parent / f"{data.name}.log"
@@ -60,7 +66,7 @@ class ServerProcess:
         with self._log.open("a") as errors:
             self._process = subprocess.Popen(
                 [
-                    sys.executable, "-m", "headrace.pipeline", "serve",
+                    *self._limit(), sys.executable, "-m", "headrace.pipeline", "serve",
                     "--port", str(self._port), "--data", str(self.data), *self._arguments,
                 ],
                 env=self._env, stdout=subprocess.PIPE, stderr=errors, text=True,
@@ -75,6 +81,11 @@ class ServerProcess:
             raise RuntimeError(f"the server did not start: {line!r}\n{self.log_text}")
         self.endpoint, self._port = found[1], int(found[2])
         return self
+
+    def _limit(self) -> tuple[str, ...]:
+        """What lowers the process's limit on open files."""
+        most = self._max_open_files
+        return () if most is None else ("sh", "-c", f'ulimit -n {most} && exec "$@"', "sh")
 
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
