@@ -86,7 +86,8 @@ class KinesisApp:
             await self._refuse(refusal, send)
             return
         if self._management is None:
-            self._management = self._make_management()
+            # in a thread: it is most of a second of importing, and others go on meanwhile
+            self._management = await asyncio.to_thread(self._make_management)
 
         async def send_with_id(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":

@@ -43,6 +43,8 @@ from headrace.core.wire.authorization import (
 from headrace.core.wire.sigv4 import ALGORITHM, TERMINATOR, HeaderPairs
 
 MAX_SKEW_S = 15 * 60
+# a key id has at most 128 characters at AWS; what is let in is remembered, so it is bounded here
+MAX_CREDENTIAL_BYTES = 256
 MAX_EXPIRES_S = 7 * 24 * 3600
 
 _MISMATCH = (
@@ -176,7 +178,7 @@ class Authenticator:
 def _open_caller(text: bytes) -> Caller:
     """The caller when there are no keys: whoever the credential says."""
     credential = parse_credential(text)
-    if not credential.key_id:
+    if not credential.key_id or len(text) > MAX_CREDENTIAL_BYTES:
         raise UnrecognizedClient(_UNKNOWN_KEY)
     if credential.terminator != TERMINATOR:
         raise InvalidSignature(_wrong_terminator(credential))

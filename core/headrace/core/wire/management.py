@@ -23,7 +23,13 @@ def package_version() -> str:
 
 def management_app(catalog: Catalog) -> FastAPI:
     """The application for every path the Kinesis API does not have."""
-    app = FastAPI(title="Headrace", version=package_version(), docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Headrace",
+        version=package_version(),
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # they lead to wherever the Host header says
+    )
 
     @app.get("/healthz")
     async def health() -> dict[str, object]:
