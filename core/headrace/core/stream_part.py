@@ -55,9 +55,11 @@ class StreamPart(Part):
 
     async def run(self) -> None:
         # Slow to import, and a check of a file needs neither.
+        from headrace.core.allocator import keep_freed_memory
         from headrace.core.client import StreamClient
         from headrace.core.server import Server, ServerConfig
 
+        keep_freed_memory()
         host, port = split_address(self.config.listen)
         server = Server(
             ServerConfig(

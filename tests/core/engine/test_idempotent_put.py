@@ -66,11 +66,11 @@ class Store:
         return opened
 
 
-def stored(shard_log: EmbeddedShardLog, shards: range) -> list[tuple[str, int]]:
+async def stored(shard_log: EmbeddedShardLog, shards: range) -> list[tuple[str, int]]:
     """All (producer, sequence) that are there, as a reader finds them."""
     found: list[tuple[str, int]] = []
     for shard in shards:
-        part = shard_log.read(
+        part = await shard_log.read(
             shard, BEGINNING, floor=BEGINNING, max_records=1 << 20, max_bytes=1 << 30
         )
         for row in json.loads(b"[" + b",".join(part.parts) + b"]"):
@@ -262,7 +262,7 @@ class IdempotentPut(RuleBasedStateMachine):
     def every_record_is_there_once(self) -> None:
         if not hasattr(self, "log"):
             return
-        found = stored(self.log, range(self.next_shard))
+        found = self.runner.run(stored(self.log, range(self.next_shard)))
         assert len(found) == len(set(found)), "stored twice"
         there: dict[str, set[int]] = {name: set() for name in self.sent}
         for name, sequence in found:
@@ -287,7 +287,7 @@ async def test_an_older_epoch_is_fenced_and_a_newer_one_starts_fresh(tmp_path: P
     with pytest.raises(ProducerFenced, match="epoch 1"):
         await log.append_once("p", 0, [record("p:2", 2)])
     await log.append_once("p", 2, [record("p:0", 0)])
-    assert stored(log, range(1)) == [("p", 1), ("p", 0)]
+    assert await stored(log, range(1)) == [("p", 1), ("p", 0)]
     await log.close()
 
 
@@ -322,7 +322,7 @@ async def test_a_record_twice_in_one_request_is_stored_once(tmp_path: Path) -> N
     twice = [StampedRecord(0, 1, text, "k", 5, 4, 1)] * 2
     numbers = await log.append_once("p", 0, twice)
     assert numbers[0] == numbers[1]
-    assert stored(log, range(1)) == [("p", 1)]
+    assert await stored(log, range(1)) == [("p", 1)]
     await log.close()
 
 
@@ -335,7 +335,7 @@ async def test_a_silent_producer_is_forgotten(tmp_path: Path) -> None:
     for _ in range(3):  # forgetting happens when a segment is sealed
         await log.append([ShardPut(0, 1, [b64encode(b"x:0").decode()], ["k" * 250], 253)])
     await log.append_once("p", 0, [StampedRecord(0, 1, text, "k", 5, 4, 1)])
-    assert stored(log, range(1)).count(("p", 1)) == 2
+    assert (await stored(log, range(1))).count(("p", 1)) == 2
     await log.close()
 
 
@@ -352,7 +352,7 @@ async def test_a_failed_sync_stops_the_store(tmp_path: Path, in_loop_bytes: int)
     store.files.heal()
     with pytest.raises(InternalFailure):  # a second sync could succeed without the data
         await log.append([put])
-    assert stored(log, range(1)) == []
+    assert await stored(log, range(1)) == []
 
 
 async def test_puts_that_wait_for_a_sync_share_the_next_window(tmp_path: Path) -> None:
@@ -360,6 +360,6 @@ async def test_puts_that_wait_for_a_sync_share_the_next_window(tmp_path: Path) -
     log = await store.open([])
     puts = [ShardPut(0, 1, [b64encode(b"x:%d" % i).decode()], ["k"], 4) for i in range(200)]
     await asyncio.gather(*(log.append([put]) for put in puts))
-    assert [sequence for _, sequence in stored(log, range(1))] == list(range(200))
+    assert [sequence for _, sequence in await stored(log, range(1))] == list(range(200))
     assert store.files.calls.count("sync_data") < 5
     await log.close()

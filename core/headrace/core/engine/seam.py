@@ -12,8 +12,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from headrace.core.errors import HeadraceError
 from headrace.core.model.hashing import HashKeyRange
 from headrace.core.model.sequence import Position
+
+
+class LogClosed(HeadraceError):
+    """The stream's log has been closed meanwhile: it was deleted, or the process stops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,7 @@ class RecordSlice(Protocol):
     """Part of a shard as read: JSON objects joined by commas."""
 
     @property
-    def parts(self) -> list[bytes]: ...
+    def parts(self) -> list[memoryview]: ...
     @property
     def records(self) -> int: ...
     @property
@@ -87,12 +92,14 @@ class ShardLog(Protocol):
         when a higher epoch of the producer has stored anything in the stream.
         """
 
-    def read(
+    async def read(
         self, shard: int, position: Position, *, floor: Position, max_records: int, max_bytes: int
     ) -> RecordSlice:
         """Records from `position` on, at least one if there are any. Only durable ones.
 
-        What lies before `floor` has expired and is not given.
+        All that could be read when it was called is taken into account; what comes while it waits
+        for the disk need not be. What lies before `floor` has expired and is not given. Raises
+        LogClosed, and CorruptSegment where what is stored is not what was written.
         """
 
     def arrival(self, shard: int) -> asyncio.Future[None]:
@@ -102,10 +109,11 @@ class ShardLog(Protocol):
         is not wanted any more.
         """
 
-    def find_time(self, shard: int, at_ms: int) -> Position:
+    async def find_time(self, shard: int, at_ms: int) -> Position:
         """Of the first record that arrived at `at_ms` or later; the tail if there is none.
 
-        Records that are still in flight are after it.
+        Records that are still in flight, and those that come while it waits for the disk, are
+        after it. Raises as `read` does.
         """
 
     @property
@@ -125,7 +133,7 @@ class ShardLog(Protocol):
         After it, the caller appends nothing more to the shards it closes.
         """
 
-    def trim(self, before_ms: int) -> int:
+    async def trim(self, before_ms: int) -> int:
         """Remove what arrived before, in whole segments; returns how many."""
 
     async def close(self) -> None: ...

@@ -4,7 +4,8 @@ uvicorn gives an application its body bit by bit: it stops reading after 64 KiB,
 application, copies what came, reads on. The Kinesis API needs all of a body before it can begin,
 so for a request of 0.7 MB that is a dozen turns of the loop and three copies too many (measured: a
 third of a PutRecords of 500 x 1 KiB). Here a body is gathered, joined once and given in one
-message; how much of that there may be on all connections is `guard`'s.
+message; how much of that there may be on all connections is `guard`'s. An answer's body may be
+`Pieces`: they reach the socket without being joined.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from headrace.core.listener.http1_guard import GuardedHttp1Protocol
+from headrace.core.pieces import Pieces
 
 _MAX_PIECES = 1_024  # a chunk of one byte takes forty in a list
 
@@ -26,6 +28,9 @@ class Http1Protocol(GuardedHttp1Protocol):
         self._parts: list[bytes] = []
         self._pieces: list[bytes] = []  # after the parts
         self._size = 0
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(_GatheringTransport(transport))  # type: ignore[arg-type]
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -64,3 +69,19 @@ class Http1Protocol(GuardedHttp1Protocol):
     def _join_pieces(self) -> None:
         self._parts.append(b"".join(self._pieces))
         self._pieces = []
+
+
+class _GatheringTransport:
+    """A transport whose `write` also takes `Pieces`."""
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes | Pieces) -> None:
+        if isinstance(data, Pieces):
+            self._transport.writelines(data.parts)
+        else:
+            self._transport.write(data)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from headrace.core.limits import KIB
 from headrace.core.listener.guard import MAX_STILL_LOOKS, MIN_PROGRESS_BYTES, Guard
+from headrace.core.pieces import Pieces
 
 Message = MutableMapping[str, Any]
 Headers = list[tuple[bytes, bytes]]
@@ -206,6 +207,8 @@ class Http2Stream:
             raise RuntimeError(f"{kind} is out of place in an answer")
         body = message.get("body", b"")
         if body and self._scope["method"] != "HEAD":
+            if isinstance(body, Pieces):  # small pieces would make as many DATA frames
+                body = body.join()
             self._output.append(memoryview(body))
             self._output_bytes += len(body)
             self._guard.held_bytes += len(body)

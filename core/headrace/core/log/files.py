@@ -18,6 +18,14 @@ from typing import Protocol
 from headrace.core.errors import StorageFull, StorageLocked
 
 
+# What a read gives up with rather than wait for the disk; 0 where the system has no such thing.
+_NOWAIT = getattr(os, "RWF_NOWAIT", 0)
+
+
+class NotInMemory(Exception):
+    """A read that may not wait for the disk would have had to."""
+
+
 class Files(Protocol):
     """What the log needs of a filesystem. Blocking; called from one writer thread per stream."""
 
@@ -33,6 +41,12 @@ class Files(Protocol):
         """Write all of it. Raises StorageFull with possibly some of it written."""
 
     def read_at(self, fd: int, count: int, offset: int) -> bytes: ...
+    def read_into(self, fd: int, buffer: memoryview, offset: int, *, wait: bool) -> int:
+        """Fill `buffer`; returns how many bytes, fewer only at the end of the file.
+
+        Without `wait` it never waits for the disk: raises NotInMemory if it would have to.
+        """
+
     def sync_data(self, fd: int) -> None:
         """fdatasync. Whatever it raises, a full disk too, is beyond repair."""
 
@@ -94,6 +108,17 @@ class SystemFiles:
             data += more
         return data
 
+    def read_into(self, fd: int, buffer: memoryview, offset: int, *, wait: bool) -> int:
+        if not wait:
+            return _read_cached(fd, buffer, offset)
+        done = os.preadv(fd, [buffer], offset)
+        while 0 < done < len(buffer):
+            more = os.preadv(fd, [buffer[done:]], offset + done)
+            if not more:
+                break
+            done += more
+        return done
+
     def sync_data(self, fd: int) -> None:
         os.fdatasync(fd)
 
@@ -138,6 +163,20 @@ class SystemFiles:
 
     def connect(self, path: Path) -> sqlite3.Connection:
         return sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+
+
+def _read_cached(fd: int, buffer: memoryview, offset: int) -> int:
+    if not _NOWAIT:
+        raise NotInMemory
+    try:
+        done = os.preadv(fd, [buffer], offset, _NOWAIT)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EOPNOTSUPP):  # or a filesystem that cannot tell
+            raise NotInMemory from None
+        raise
+    if done < len(buffer):
+        raise NotInMemory  # the rest is on the disk, or this is the end: a read that waits can tell
+    return done
 
 
 def _mapped(error: OSError) -> OSError | StorageFull:

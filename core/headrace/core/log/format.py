@@ -154,7 +154,7 @@ def is_newer_version(data: bytes | memoryview, offset: int = 0) -> bool:
 
 
 def body_is_valid(header: FrameHeader, body: bytes | memoryview) -> bool:
-    return len(body) == header.body_bytes and crc32c(bytes(body)) == header.body_crc
+    return len(body) == header.body_bytes and crc32c(body) == header.body_crc
 
 
 def encode_body(records: list[bytes], producers: bytes = b"") -> tuple[bytes, bytes, bytes]:
@@ -167,11 +167,9 @@ def encode_body(records: list[bytes], producers: bytes = b"") -> tuple[bytes, by
     return ends.tobytes(), b",".join(records), producers
 
 
-def record_ends(header: FrameHeader, body: bytes | memoryview) -> array[int]:
-    """End offsets of the records, counted from the first record's first byte."""
-    ends = array("I")
-    ends.frombytes(bytes(body[: 4 * header.records]))
-    return ends
+def record_ends(header: FrameHeader, body: bytes | memoryview) -> memoryview:
+    """End offsets of the records, counted from the first record's first byte: a view of them."""
+    return memoryview(body)[: 4 * header.records].cast("I")
 
 
 def records_region(header: FrameHeader) -> tuple[int, int]:

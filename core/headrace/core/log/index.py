@@ -26,7 +26,7 @@ from typing import NamedTuple, Protocol
 from crc32c import crc32c
 
 from headrace.core.errors import CorruptSegment
-from headrace.core.log.files import Files
+from headrace.core.log.access import SegmentAccess
 from headrace.core.model.sequence import ORDINAL_BITS
 
 _ENTRY = struct.Struct("<QQQII")
@@ -34,7 +34,8 @@ _ROW = struct.Struct("<QQQ")
 _FOOTER = struct.Struct("<IIQQQQQQII")
 _MAGIC = int.from_bytes(b"HRX1", "little")
 _VERSION = 1
-_READ_AHEAD = 256  # entries read at once while walking: 8 KiB
+_BLOCK_ENTRIES = 256  # entries read at once, and kept in the cache of index files: 8 KiB
+_VERIFY_BYTES = 1 << 20
 
 
 class FrameEntry(NamedTuple):
@@ -46,19 +47,30 @@ class FrameEntry(NamedTuple):
     length: int
     records: int
 
+    @property
+    def end(self) -> int:
+        """The first byte after it."""
+        return self.offset + self.length
+
 
 class FrameIndex(Protocol):
     """What reading asks of a segment's index."""
 
-    def walk(self, shard: int, frame_no: int) -> Iterator[FrameEntry]:
-        """The shard's frames from `frame_no` on, in order."""
+    def walk(self, shard: int, frame_no: int, *, wait: bool) -> Iterator[FrameEntry]:
+        """The shard's frames from `frame_no` on, in order.
 
-    def first_at(self, shard: int, at_ms: int) -> FrameEntry | None:
-        """The shard's first frame that arrived at `at_ms` or later."""
+        Raises NotInMemory where it would have to wait for the disk and may not.
+        """
+
+    def first_at(self, shard: int, at_ms: int, *, wait: bool) -> FrameEntry | None:
+        """The shard's first frame that arrived at `at_ms` or later. Raises as `walk` does."""
 
 
 class ActiveIndex:
-    """The index of the segment being written: arrays, 32 bytes a frame."""
+    """The index of the segment being written: arrays, 32 bytes a frame.
+
+    One thread may add while others read: the frame numbers, which readers go by, grow last.
+    """
 
     def __init__(self) -> None:
         self._shards: dict[int, tuple[array[int], array[int], array[int], array[int], array[int]]]
@@ -70,11 +82,11 @@ class ActiveIndex:
         if columns is None:
             columns = (array("Q"), array("Q"), array("Q"), array("I"), array("I"))
             self._shards[shard] = columns
-        for column, value in zip(columns, entry, strict=True):
+        for column, value in zip(reversed(columns), reversed(entry), strict=True):
             column.append(value)
         self.frames += 1
 
-    def walk(self, shard: int, frame_no: int) -> Iterator[FrameEntry]:
+    def walk(self, shard: int, frame_no: int, *, wait: bool = False) -> Iterator[FrameEntry]:
         columns = self._shards.get(shard)
         if columns is None:
             return
@@ -82,12 +94,13 @@ class ActiveIndex:
         for i in range(bisect_left(numbers, frame_no), len(numbers)):
             yield FrameEntry(numbers[i], arrivals[i], offsets[i], lengths[i], counts[i])
 
-    def first_at(self, shard: int, at_ms: int) -> FrameEntry | None:
+    def first_at(self, shard: int, at_ms: int, *, wait: bool = False) -> FrameEntry | None:
         columns = self._shards.get(shard)
         if columns is None:
             return None
-        i = bisect_left(columns[1], at_ms)
-        if i == len(columns[1]):
+        count = len(columns[0])
+        i = bisect_left(columns[1], at_ms, 0, count)
+        if i == count:
             return None
         return FrameEntry(*(column[i] for column in columns))
 
@@ -137,10 +150,16 @@ class ActiveIndex:
 class SealedIndex:
     """An `.idx` file, searched in place."""
 
-    def __init__(self, path: Path, files: Files) -> None:
+    __slots__ = (
+        "_access", "_crc", "_entries", "_is_verified", "_path", "_shards", "first_arrival_ms",
+        "first_frame", "last_arrival_ms", "last_frame",
+    )  # fmt: skip
+
+    def __init__(self, path: Path, access: SegmentAccess) -> None:
         """Read the footer. Raises CorruptSegment if it is none (the caller rebuilds)."""
         self._path = path
-        self._files = files
+        self._access = access
+        files = access.files
         fd = files.open_read(path)
         try:
             size = files.size(fd)
@@ -156,31 +175,49 @@ class SealedIndex:
         want = self._entries * _ENTRY.size + self._shards * _ROW.size + _FOOTER.size
         if magic != _MAGIC or version != _VERSION or want != size:
             raise CorruptSegment("the index file has no valid footer", path=str(path))
-        self._verified = False
+        self._is_verified = False
 
-    def _open(self) -> int:
-        fd = self._files.open_read(self._path)
-        if not self._verified:  # once per run; an index is read rarely and fits memory for that
-            raw = self._files.read_at(fd, self._files.size(fd), 0)
-            if crc32c(raw[:-4]) != self._crc:
-                self._files.close(fd)
-                raise CorruptSegment(
-                    "the index file does not match its checksum",
-                    path=str(self._path),
-                    hint="remove this .idx file: it is built again from its segment",
-                )
-            self._verified = True
-        return fd
+    def _verify(self, fd: int, wait: bool) -> None:
+        """Check the whole file, once per run."""
+        end = self._entries * _ENTRY.size + self._shards * _ROW.size + _FOOTER.size - 4
+        crc = 0
+        for at in range(0, end, _VERIFY_BYTES):
+            crc = crc32c(self._access.read(fd, at, min(_VERIFY_BYTES, end - at), wait=wait), crc)
+        if crc != self._crc:
+            raise CorruptSegment(
+                "the index file does not match its checksum",
+                path=str(self._path),
+                hint="remove this .idx file: it is built again from its segment",
+            )
+        self._is_verified = True
 
-    def _row(self, fd: int, shard: int) -> tuple[int, int]:
+    def _read(self, offset: int, count: int, wait: bool) -> memoryview:
+        """Bytes of the file. Raises CorruptSegment, NotInMemory, FileNotFoundError."""
+        with self._access.open_files.take(self._path, wait=wait) as fd:
+            if not self._is_verified:
+                self._verify(fd, wait)
+            data = self._access.read(fd, offset, count, wait=wait)
+        if len(data) != count:
+            raise CorruptSegment("the index file was cut short", path=str(self._path))
+        return data
+
+    def _row(self, shard: int, wait: bool) -> tuple[int, int]:
         """First entry and number of entries of a shard."""
+        key = (self._path, "row", shard)
+        known = self._access.indexes.get(key)
+        if isinstance(known, tuple):
+            return known
+        found = self._find_row(shard, wait)
+        self._access.indexes.put(key, found, 256)
+        return found
+
+    def _find_row(self, shard: int, wait: bool) -> tuple[int, int]:
         base = self._entries * _ENTRY.size
         low, high = 0, self._shards
         while low < high:
             middle = (low + high) // 2
-            found, first, count = _ROW.unpack(
-                self._files.read_at(fd, _ROW.size, base + middle * _ROW.size)
-            )
+            row = self._read(base + middle * _ROW.size, _ROW.size, wait)
+            found, first, count = _ROW.unpack(row)
             if found == shard:
                 return first, count
             if found < shard:
@@ -189,41 +226,45 @@ class SealedIndex:
                 high = middle
         return 0, 0
 
-    def _bisect(self, fd: int, first: int, count: int, field: int, value: int) -> int:
+    def _block(self, number: int, wait: bool) -> memoryview:
+        """Entries `number` * 256 and on."""
+        key = (self._path, number)
+        known = self._access.indexes.get(key)
+        if isinstance(known, memoryview):
+            return known
+        first = number * _BLOCK_ENTRIES
+        count = min(_BLOCK_ENTRIES, self._entries - first)
+        block = self._read(first * _ENTRY.size, count * _ENTRY.size, wait)
+        self._access.indexes.put(key, block, len(block))
+        return block
+
+    def _entry(self, at: int, wait: bool) -> FrameEntry:
+        block, inside = divmod(at, _BLOCK_ENTRIES)
+        return FrameEntry(*_ENTRY.unpack_from(self._block(block, wait), inside * _ENTRY.size))
+
+    def _bisect(self, first: int, count: int, field: int, value: int, wait: bool) -> int:
         low, high = first, first + count
         while low < high:
             middle = (low + high) // 2
-            entry = _ENTRY.unpack(self._files.read_at(fd, _ENTRY.size, middle * _ENTRY.size))
-            if entry[field] < value:
+            if self._entry(middle, wait)[field] < value:
                 low = middle + 1
             else:
                 high = middle
         return low
 
-    def walk(self, shard: int, frame_no: int) -> Iterator[FrameEntry]:
-        fd = self._open()
-        try:
-            first, count = self._row(fd, shard)
-            at, end = self._bisect(fd, first, count, 0, frame_no), first + count
-            ahead = 8
-            while at < end:
-                take = min(ahead, end - at)
-                raw = self._files.read_at(fd, take * _ENTRY.size, at * _ENTRY.size)
-                for row in _ENTRY.iter_unpack(raw):
-                    yield FrameEntry(*row)
-                at += take
-                ahead = _READ_AHEAD
-        finally:
-            self._files.close(fd)
+    def walk(self, shard: int, frame_no: int, *, wait: bool) -> Iterator[FrameEntry]:
+        first, count = self._row(shard, wait)
+        at, end = self._bisect(first, count, 0, frame_no, wait), first + count
+        while at < end:
+            number, inside = divmod(at, _BLOCK_ENTRIES)
+            take = min(_BLOCK_ENTRIES - inside, end - at)
+            block = self._block(number, wait)
+            rows = block[inside * _ENTRY.size : (inside + take) * _ENTRY.size]
+            for row in _ENTRY.iter_unpack(rows):
+                yield FrameEntry(*row)
+            at += take
 
-    def first_at(self, shard: int, at_ms: int) -> FrameEntry | None:
-        fd = self._open()
-        try:
-            first, count = self._row(fd, shard)
-            at = self._bisect(fd, first, count, 1, at_ms)
-            if at == first + count:
-                return None
-            raw = self._files.read_at(fd, _ENTRY.size, at * _ENTRY.size)
-            return FrameEntry(*_ENTRY.unpack(raw))
-        finally:
-            self._files.close(fd)
+    def first_at(self, shard: int, at_ms: int, *, wait: bool) -> FrameEntry | None:
+        first, count = self._row(shard, wait)
+        at = self._bisect(first, count, 1, at_ms, wait)
+        return None if at == first + count else self._entry(at, wait)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from headrace.core.log.access import SegmentAccess
 from headrace.core.log.files import Files
 from headrace.core.log.index import ActiveIndex, FrameIndex, SealedIndex
 
@@ -62,9 +63,9 @@ class SealedSegment:
     index: FrameIndex
 
     @classmethod
-    def open(cls, path: Path, files: Files, size_bytes: int) -> SealedSegment:
+    def open(cls, path: Path, access: SegmentAccess, size_bytes: int) -> SealedSegment:
         """By its index file. Raises CorruptSegment or FileNotFoundError if that is no use."""
-        index = SealedIndex(index_path(path), files)
+        index = SealedIndex(index_path(path), access)
         return cls(
             path, index.first_frame, index.last_frame, index.first_arrival_ms,
             index.last_arrival_ms, size_bytes, index,

@@ -13,7 +13,6 @@ Life of a put: `append` (numbers and renders it into the open window) -> `close_
 from __future__ import annotations
 
 import logging
-from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,12 +22,14 @@ import msgspec
 
 from headrace.core.errors import CorruptSegment
 from headrace.core.log import format as fmt
+from headrace.core.log.access import SegmentAccess
 from headrace.core.log.files import Files
 from headrace.core.log.producers import ProducerMemory
-from headrace.core.log.reading import SegmentReader, Slice
+from headrace.core.log.reading import Slice
 from headrace.core.log.recovery import cut_torn_tail, scan
 from headrace.core.log.rendering import quote_keys, render
 from headrace.core.log.segment import ActiveSegment, SealedSegment, index_path
+from headrace.core.log.snapshot import LogSnapshot
 from headrace.core.log.window import OpenFrame, Window
 from headrace.core.log.writing import SegmentWriter, Written
 from headrace.core.model import sequence
@@ -60,14 +61,14 @@ class _Snapshot(msgspec.Struct):
 class StreamLog:
     """See the module. Open with `StreamLog.open`."""
 
-    def __init__(self, folder: Path, files: Files, options: StreamLogOptions) -> None:
+    def __init__(self, folder: Path, access: SegmentAccess, options: StreamLogOptions) -> None:
         self._folder = folder
-        self._files = files
+        self._access = access
+        self._files = access.files
         self._options = options
-        self._sealed: list[SealedSegment] = []
+        self._sealed: tuple[SealedSegment, ...] = ()  # never changed, only replaced
         self._active: ActiveSegment
-        self._reader = SegmentReader(files)
-        self._writer = SegmentWriter(folder, files)
+        self._writer = SegmentWriter(folder, access)
         self._window: Window | None = None
         self._next_frame = 1
         self._next_visible = 1  # no frame from this one on has been published
@@ -81,7 +82,7 @@ class StreamLog:
     def open(
         cls,
         folder: Path,
-        files: Files,
+        access: SegmentAccess | Files,
         *,
         now_ms: int,
         ranges: Iterable[HashKeyRange] = (),
@@ -89,10 +90,14 @@ class StreamLog:
     ) -> StreamLog:
         """Open the log in `folder`, made if it is not there; recover its end.
 
-        `ranges` are those of all the stream's shards, for the producers' memory. Raises
+        `ranges` are those of all the stream's shards, for the producers' memory. Logs of one
+        process share one `access`; a log by itself may be given its files instead. Raises
         CorruptSegment naming file, byte and frame where durable bytes are damaged.
         """
-        self = cls(folder, files, options or StreamLogOptions())
+        if not isinstance(access, SegmentAccess):
+            access = SegmentAccess(access)
+        files = access.files
+        self = cls(folder, access, options or StreamLogOptions())
         if not folder.exists():
             folder.mkdir(parents=True)
             files.sync_dir(folder.parent)
@@ -100,6 +105,7 @@ class StreamLog:
             if stale.suffix == ".tmp" or not stale.with_suffix(".seg").exists():
                 files.unlink(stale)
         paths = sorted(folder.glob("*.seg"))
+        opened: list[SealedSegment] = []
         for path, following in pairwise(paths):
             sealed = self._open_sealed(path)
             if sealed.last_frame + 1 != int(following.stem):
@@ -109,7 +115,8 @@ class StreamLog:
                     path=str(path),
                     hint="put back the segment file that was removed or changed",
                 )
-            self._sealed.append(sealed)
+            opened.append(sealed)
+        self._sealed = tuple(opened)
         if paths:
             self._open_active(paths[-1], now_ms)
         else:
@@ -122,7 +129,7 @@ class StreamLog:
     def _open_sealed(self, path: Path) -> SealedSegment:
         size = path.stat().st_size
         try:
-            return SealedSegment.open(path, self._files, size)
+            return SealedSegment.open(path, self._access, size)
         except (FileNotFoundError, CorruptSegment):
             log.warning("building the index of %s again from the segment", path.name)
         fd = self._files.open_append(path)
@@ -139,7 +146,7 @@ class StreamLog:
                 last_arrival_ms=found.last_arrival_ms,
             ),
         )
-        return SealedSegment.open(path, self._files, size)
+        return SealedSegment.open(path, self._access, size)
 
     def _open_active(self, path: Path, now_ms: int) -> None:
         first = int(path.stem)
@@ -153,7 +160,8 @@ class StreamLog:
             self._files.unlink(path)
             self._files.sync_dir(self._folder)
             if self._sealed:
-                last = self._sealed.pop()
+                last = self._sealed[-1]
+                self._sealed = self._sealed[:-1]
                 self._files.unlink(index_path(last.path))
                 self._open_active(last.path, now_ms)
             else:
@@ -177,8 +185,8 @@ class StreamLog:
             self.memory.apply(fmt.decode_producers(table), number, header.arrival_ms)
 
     def close(self) -> None:
-        """Release the files. Nothing may be in flight."""
-        self._reader.close()
+        """Release the files. Nothing may be in flight, and no snapshot being read."""
+        self._access.open_files.forget_folder(self._folder)
         self._files.close(self._active.fd)
 
     # -- writing: the owner's side -------------------------------------------------------------
@@ -255,9 +263,9 @@ class StreamLog:
         active.end = active.synced = written.end
         self._next_visible = written.entries[-1][1].frame_no + 1
         if written.rolled is not None and written.sealed is not None:
-            self._sealed.append(written.sealed)
+            self._sealed = (*self._sealed, written.sealed)
             self._active = written.rolled
-            self._files.close(active.fd)  # not in the writer's thread: readers had it until now
+            self._files.close(active.fd)
 
     def fail(self, window: Window) -> None:
         """Forget a window that could not be written, and the open one, which builds on it."""
@@ -302,37 +310,18 @@ class StreamLog:
         max_records: int,
         max_bytes: int,
     ) -> Slice:
-        """Records of a shard from `position` on, at least one if there are any.
-
-        At most `max_records` and `max_bytes` of stored bytes (but one record always); nothing
-        that lies before `floor`.
-        """
-        start = max(position, floor)
-        part = self._reader.read(
-            self._segments_from(start.frame_no), shard, position, start, max_records, max_bytes
+        """As `LogSnapshot.read`, of all that can be read now. May wait for the disk."""
+        return self.snapshot().read(
+            shard, position, floor=floor, max_records=max_records, max_bytes=max_bytes
         )
-        if part.next_arrival_ms is None and part.next < self.tail:
-            # a reader of a quiet shard need not look through the same segments again and again
-            return part._replace(next=self.tail)
-        return part
-
-    def _segments_from(self, frame_no: int) -> Iterable[SealedSegment | ActiveSegment]:
-        index = bisect_right(self._sealed, frame_no, key=lambda s: s.first_frame) - 1
-        yield from self._sealed[max(index, 0) :]
-        yield self._active
 
     def find_time(self, shard: int, at_ms: int) -> Position:
-        """Where the shard's first record that arrived at `at_ms` or later is; the tail if none.
+        """As `LogSnapshot.find_time`, of all that can be read now. May wait for the disk."""
+        return self.snapshot().find_time(shard, at_ms)
 
-        A record that is still in flight then counts as arriving later, whatever it will say.
-        """
-        index = bisect_right(self._sealed, at_ms - 1, key=lambda s: s.last_arrival_ms)
-        segments: list[SealedSegment | ActiveSegment] = [*self._sealed[index:], self._active]
-        for segment in segments:
-            entry = segment.index.first_at(shard, at_ms)
-            if entry is not None:
-                return Position(entry.frame_no, 0)
-        return self.tail
+    def snapshot(self) -> LogSnapshot:
+        """What can be read now: to be read here, or in a thread."""
+        return LogSnapshot(self._access, self._sealed, self._active, self.tail)
 
     @property
     def tail(self) -> Position:
@@ -354,14 +343,29 @@ class StreamLog:
 
     def trim(self, before_ms: int) -> int:
         """Remove segments whose every record arrived before `before_ms`; returns how many."""
+        expired = self.take_expired(before_ms)
+        self.remove(expired)
+        return len(expired)
+
+    def take_expired(self, before_ms: int) -> Sequence[SealedSegment]:
+        """Take leave of the segments whose every record arrived before `before_ms`.
+
+        To be handed to `remove`; until then a start finds them again.
+        """
         count = 0
-        while self._sealed and self._sealed[0].last_arrival_ms < before_ms:
-            segment = self._sealed.pop(0)
-            self._reader.forget(segment.path)
+        while count < len(self._sealed) and self._sealed[count].last_arrival_ms < before_ms:
+            count += 1
+        expired, self._sealed = self._sealed[:count], self._sealed[count:]
+        for segment in expired:
+            for path in (segment.path, index_path(segment.path)):
+                self._access.open_files.forget(path)
+        return expired
+
+    def remove(self, expired: Sequence[SealedSegment]) -> None:
+        """Delete segments from the disk, oldest first. May run in a thread: it takes a while."""
+        for segment in expired:
             # the segment first: an index without its segment is swept, the reverse is rebuilt
             self._files.unlink(segment.path)
             self._files.unlink(index_path(segment.path))
-            count += 1
-        if count:
+        if expired:
             self._files.sync_dir(self._folder)
-        return count

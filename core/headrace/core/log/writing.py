@@ -12,7 +12,7 @@ from pathlib import Path
 
 from headrace.core.errors import StorageFull
 from headrace.core.log import format as fmt
-from headrace.core.log.files import Files
+from headrace.core.log.access import SegmentAccess
 from headrace.core.log.index import FrameEntry
 from headrace.core.log.segment import ActiveSegment, SealedSegment, index_path, segment_path
 from headrace.core.log.window import Window
@@ -33,9 +33,10 @@ class Written:
 class SegmentWriter:
     """Writes the segments of one folder. Called from one thread at a time."""
 
-    def __init__(self, folder: Path, files: Files) -> None:
+    def __init__(self, folder: Path, access: SegmentAccess) -> None:
         self._folder = folder
-        self._files = files
+        self._access = access
+        self._files = access.files
 
     def write(self, active: ActiveSegment, window: Window, now_ms: int) -> Written:
         """See `StreamLog.write`."""
@@ -128,7 +129,7 @@ class SegmentWriter:
                 active.index,
             )
         else:
-            written.sealed = SealedSegment.open(path, self._files, written.end)
+            written.sealed = SealedSegment.open(path, self._access, written.end)
 
     def create(
         self, first_frame: int, snapshot: bytes, arrival_ms: int, now_ms: int

@@ -20,7 +20,7 @@ from headrace.core.control.stream_state import (
     stream_key,
 )
 from headrace.core.control.streams import DropShards, RemoveStream
-from headrace.core.engine.seam import Engine, ShardLog
+from headrace.core.engine.seam import Engine, LogClosed, ShardLog
 from headrace.core.errors import InternalFailure, InvalidArgument, StorageError, StorageFull
 from headrace.core.model.sequence import Position
 from headrace.core.service.caller import Caller
@@ -198,17 +198,10 @@ class Catalog:
             opened = self._open.get(stream.uid)
             if opened is None or stream.status == "DELETING":
                 continue
-            horizon_ms = self.horizon_ms(stream)
-            opened.log.trim(horizon_ms)
-            gone = [
-                shard.number
-                for shard in stream.shards
-                if shard.closed_s is not None
-                and (shard.closed_s + 1) * 1000 <= horizon_ms
-                and shard.number not in opened.closing
-                # a put may have come in later than the second in which the shard is said to close
-                and opened.log.find_time(shard.number, horizon_ms) >= opened.log.tail
-            ]
+            try:
+                gone = await self._expire_in(opened, self.horizon_ms(stream))
+            except LogClosed:  # deleted meanwhile
+                continue
             if gone:
                 # on a full disk the next streams' segments are what is wanted; the next round
                 # drops the shards
@@ -222,3 +215,17 @@ class Catalog:
                             shards=gone,
                         )
                     )
+
+    @staticmethod
+    async def _expire_in(opened: OpenStream, horizon_ms: int) -> list[int]:
+        """Trim a log; returns the shards that have nothing left."""
+        await opened.log.trim(horizon_ms)
+        return [
+            shard.number
+            for shard in tuple(opened.stream.shards)
+            if shard.closed_s is not None
+            and (shard.closed_s + 1) * 1000 <= horizon_ms
+            and shard.number not in opened.closing
+            # a put may have come in later than the second in which the shard is said to close
+            and await opened.log.find_time(shard.number, horizon_ms) >= opened.log.tail
+        ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from headrace.core.control.stream_state import ShardState, StreamState, find_shard, not_found
-from headrace.core.engine.seam import RecordSlice
+from headrace.core.engine.seam import LogClosed, RecordSlice
 from headrace.core.errors import InvalidArgument, ResourceNotFound
 from headrace.core.limits import MAX_GET_BYTES
 from headrace.core.model.sequence import BEGINNING, MAX_INDEX, ORDINAL_BITS, Position, parse
@@ -49,7 +51,7 @@ class ReadService:
 
     # -- iterators -----------------------------------------------------------------------------
 
-    def get_shard_iterator(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
+    async def get_shard_iterator(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
         stream = self._catalog.find_readable(
             caller, request.get("StreamName"), request.get("StreamARN")
         )
@@ -57,7 +59,7 @@ class ReadService:
         if self._capacity is not None:
             self._capacity.check_iterator(stream, shard)
         opened = self._catalog.opened(stream)
-        position = self.starting_position(
+        position = await self.starting_position(
             stream,
             shard,
             opened,
@@ -68,7 +70,7 @@ class ReadService:
         now_ms = self._clock.now_ms()
         return {"ShardIterator": self._iterators.issue(stream.uid, shard.number, position, now_ms)}
 
-    def starting_position(
+    async def starting_position(
         self,
         stream: StreamState,
         shard: ShardState,
@@ -103,7 +105,8 @@ class ReadService:
                 f"currentTimestampInMillis. timestampInMillis: {at_ms}, "
                 f"currentTimestampInMillis: {now_ms}"
             )
-        return opened.log.find_time(shard.number, max(at_ms, 0))
+        with _open_log(stream):
+            return await opened.log.find_time(shard.number, max(at_ms, 0))
 
     def _at_sequence_number(
         self, stream: StreamState, shard: ShardState, text: str, *, after: bool
@@ -131,7 +134,7 @@ class ReadService:
 
     # -- get -----------------------------------------------------------------------------------
 
-    def get(self, caller: Caller, token: str, limit: int) -> GetAnswer:
+    async def get(self, caller: Caller, token: str, limit: int) -> GetAnswer:
         """Records from where the iterator points, at most `limit` and 10 MiB."""
         now_ms = self._clock.now_ms()
         iterator = self._iterators.read(token, now_ms)
@@ -153,7 +156,7 @@ class ReadService:
             )
         if self._capacity is not None:
             self._capacity.check_read(stream, shard)
-        read = self.read(
+        read = await self.read(
             opened, shard, iterator.position, max_records=limit, max_bytes=MAX_GET_BYTES
         )
         found = read.slice
@@ -164,7 +167,7 @@ class ReadService:
         token = self._iterators.issue(stream.uid, shard.number, found.next, now_ms)
         return GetAnswer(found, token, read.millis_behind_latest, [])
 
-    def read(
+    async def read(
         self,
         opened: OpenStream,
         shard: ShardState,
@@ -174,17 +177,20 @@ class ReadService:
         max_bytes: int,
     ) -> ShardRead:
         """What is there from a position on, without what has expired."""
-        floor = self._floor(opened, shard.number)
-        found = opened.log.read(
-            shard.number, position, floor=floor, max_records=max_records, max_bytes=max_bytes
-        )
+        # asked before reading: a read may take its time, and what comes meanwhile is not in it
+        may_grow = shard.is_open or shard.number in opened.closing
+        with _open_log(opened.stream):
+            floor = await self._floor(opened, shard.number)
+            found = await opened.log.read(
+                shard.number, position, floor=floor, max_records=max_records, max_bytes=max_bytes
+            )
         if found.next_arrival_ms is not None:
             return ShardRead(found, max(self._clock.now_ms() - found.next_arrival_ms, 0))
-        if shard.is_open or shard.number in opened.closing:
+        if may_grow:
             return ShardRead(found, 0)
         return ShardRead(found, 0, is_end=True, child_shards=_children(opened.stream, shard))
 
-    def _floor(self, opened: OpenStream, shard: int) -> Position:
+    async def _floor(self, opened: OpenStream, shard: int) -> Position:
         """Where the shard's first unexpired record is; looked up once a second."""
         horizon_ms = self._catalog.horizon_ms(opened.stream)
         if opened.log.oldest_arrival_ms >= horizon_ms:
@@ -192,9 +198,18 @@ class ReadService:
         known = opened.floors.get(shard)
         if known is not None and 0 <= horizon_ms - known[0] < 1000:
             return known[1]
-        floor = opened.log.find_time(shard, horizon_ms)
+        floor = await opened.log.find_time(shard, horizon_ms)
         opened.floors[shard] = (horizon_ms, floor)
         return floor
+
+
+@contextlib.contextmanager
+def _open_log(stream: StreamState) -> Iterator[None]:
+    """Raises ResourceNotFound when the log was closed while it was read: the stream is deleted."""
+    try:
+        yield
+    except LogClosed:
+        raise not_found(stream.account, stream.name) from None
 
 
 def shard_named(stream: StreamState, text: str) -> ShardState:

@@ -50,7 +50,7 @@ class ShardEvent:
     `child_shards`.
     """
 
-    parts: list[bytes]
+    parts: list[memoryview]
     continuation: str | None
     millis_behind_latest: int
     child_shards: list[dict[str, Any]]
@@ -78,7 +78,7 @@ class SubscriptionService:
         self._reads = reads
         self._latest: dict[_Key, _Subscription] = {}
 
-    def subscribe(
+    async def subscribe(
         self, caller: Caller, request: dict[str, Any]
     ) -> AsyncGenerator[ShardEvent, None]:
         """The events of a subscription, which begins now.
@@ -94,7 +94,7 @@ class SubscriptionService:
         shard = shard_named(stream, request["ShardId"])
         opened = self._catalog.opened(stream)
         start = request["StartingPosition"]
-        position = self._reads.starting_position(
+        position = await self._reads.starting_position(
             stream, shard, opened, start["Type"], start.get("SequenceNumber"),
             start.get("Timestamp"),
         )  # fmt: skip
@@ -150,7 +150,7 @@ class SubscriptionService:
                 return
             arrival = opened.log.arrival(number)  # before reading: none slips through between
             shard = shard_named(stream, shard_id(number))
-            read = self._reads.read(
+            read = await self._reads.read(
                 opened, shard, position, max_records=MAX_RECORDS_PER_GET,
                 max_bytes=MAX_EVENT_BYTES,
             )  # fmt: skip

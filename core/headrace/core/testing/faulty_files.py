@@ -87,6 +87,9 @@ class FaultyFiles:
     def read_at(self, fd: int, count: int, offset: int) -> bytes:
         return self.inner.read_at(fd, count, offset)
 
+    def read_into(self, fd: int, buffer: memoryview, offset: int, *, wait: bool) -> int:
+        return self.inner.read_into(fd, buffer, offset, wait=wait)
+
     def sync_data(self, fd: int) -> None:
         self._check("sync_data")
         self.inner.sync_data(fd)

@@ -24,6 +24,7 @@ from headrace.core.errors import (
     UnknownOperation,
 )
 from headrace.core.limits import MAX_PUT_REQUEST_BYTES
+from headrace.core.pieces import Pieces
 from headrace.core.service.caller import Caller
 from headrace.core.wire import codec, event_stream
 from headrace.core.wire.cors import Cors
@@ -33,7 +34,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-_Reply = tuple[int, list[tuple[bytes, bytes]], bytes | AsyncGenerator[bytes, None]]
+_Reply = tuple[int, list[tuple[bytes, bytes]], bytes | Pieces | AsyncGenerator[bytes, None]]
 
 # 10 MiB of data in base64, 500 partition keys of 256 characters in the widest escape, names
 MAX_BODY_BYTES = MAX_PUT_REQUEST_BYTES // 3 * 4 + 500 * (256 * 6 + 128) + 65_536
@@ -146,7 +147,7 @@ class KinesisApp:
             (b"x-amz-id-2", _EXTENDED_ID),
             *cors,
         ]
-        if not isinstance(out, bytes):
+        if not isinstance(out, bytes | Pieces):
             response_headers.append((b"content-type", event_stream.MEDIA_TYPE.encode()))
             start = {"type": "http.response.start", "status": status, "headers": response_headers}
             await _stream(start, out, receive, send)

@@ -25,6 +25,7 @@ from headrace.core.model.records import (
     PRODUCER_SEQUENCES_HEADER,
     decode_sequences,
 )
+from headrace.core.pieces import Pieces
 from headrace.core.service.account import AccountService
 from headrace.core.service.call_rates import CallRates
 from headrace.core.service.caller import Caller
@@ -69,7 +70,7 @@ class Answer(NamedTuple):
 
     status: int
     headers: list[tuple[bytes, bytes]]
-    body: bytes | AsyncGenerator[bytes, None]
+    body: bytes | Pieces | AsyncGenerator[bytes, None]
 
 
 class Dispatcher:
@@ -94,7 +95,7 @@ class Dispatcher:
         )
 
         async def get_shard_iterator(caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
-            answer = reads.get_shard_iterator(caller, request)
+            answer = await reads.get_shard_iterator(caller, request)
             refuse_dry_run(bool(request.get("DryRun")))
             return answer
 
@@ -240,7 +241,7 @@ class Dispatcher:
             content_type == codec.JSON,
             lambda: _validate("GetRecords", codec.decode(body, content_type)),
         )
-        answer = self._reads.get(caller, token, limit)
+        answer = await self._reads.get(caller, token, limit)
         refuse_dry_run(is_dry)
         extra = [RECORDS_EXPIRED_HEADER] if answer.slice.missed else []
         return Answer(200, extra, hot.render_get_records(answer, content_type))
@@ -249,7 +250,7 @@ class Dispatcher:
         self, caller: Caller, content_type: str, headers: Mapping[bytes, bytes], body: bytes
     ) -> Answer:
         request = _validate("SubscribeToShard", codec.decode(body, content_type))
-        events = self._subscriptions.subscribe(caller, request)
+        events = await self._subscriptions.subscribe(caller, request)
         return Answer(200, [], event_stream.encode_events(events, content_type))
 
     async def _extension(self, caller: Caller, name: str, body: bytes) -> Answer:

@@ -17,6 +17,7 @@ import pybase64
 from headrace.core.errors import ThroughputExceeded, ValidationError
 from headrace.core.limits import MAX_RECORDS_PER_GET, MAX_RECORDS_PER_PUT
 from headrace.core.model.blobs import total_decoded_size
+from headrace.core.pieces import Pieces
 from headrace.core.service.puts import PutAnswer, PutColumns
 from headrace.core.service.reads import GetAnswer
 from headrace.core.wire.codec import CBOR, encode_response
@@ -247,7 +248,7 @@ class _Record(msgspec.Struct, gc=False):
 _decode_records = msgspec.json.Decoder(list[_Record]).decode
 
 
-def records_for_cbor(parts: Sequence[bytes]) -> list[dict[str, Any]]:
+def records_for_cbor(parts: Sequence[memoryview]) -> list[dict[str, Any]]:
     """Stored JSON objects, joined by commas, as records to encode by the model."""
     return [
         {
@@ -261,11 +262,15 @@ def records_for_cbor(parts: Sequence[bytes]) -> list[dict[str, Any]]:
     ]
 
 
-def render_get_records(answer: GetAnswer, content_type: str) -> bytes:
+def render_get_records(answer: GetAnswer, content_type: str) -> bytes | Pieces:
     """The stored JSON objects as they are, or decoded once more for a CBOR reader."""
     if content_type == CBOR:
         return _render_get_records_cbor(answer)
-    parts = [b'{"Records":[', b",".join(answer.slice.parts)]
+    parts: list[bytes | memoryview] = [b'{"Records":[']
+    for part in answer.slice.parts:
+        parts += (part, b",")
+    if answer.slice.parts:
+        parts.pop()
     tail = f'],"MillisBehindLatest":{answer.millis_behind_latest}'
     if answer.next_iterator is not None:
         tail += f',"NextShardIterator":"{answer.next_iterator}"}}'
@@ -274,7 +279,7 @@ def render_get_records(answer: GetAnswer, content_type: str) -> bytes:
     else:
         tail += "}"
     parts.append(tail.encode())
-    return b"".join(parts)
+    return Pieces(parts)
 
 
 def _render_get_records_cbor(answer: GetAnswer) -> bytes:

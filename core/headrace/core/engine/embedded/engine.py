@@ -19,6 +19,7 @@ from headrace.core.clock import Clock
 from headrace.core.control.machine import Command, ControlState, apply
 from headrace.core.engine.embedded.control_log import SqliteControlLog
 from headrace.core.engine.embedded.shard_log import EmbeddedShardLog
+from headrace.core.log.access import SegmentAccess
 from headrace.core.log.files import Files, FolderLock
 from headrace.core.log.page_cache import CacheBoundFiles
 from headrace.core.log.stream_log import StreamLog, StreamLogOptions
@@ -27,6 +28,7 @@ from headrace.core.model.hashing import HashKeyRange
 log = logging.getLogger("headrace.core")
 
 WRITER_THREADS = 16  # streams that can sync at the same moment
+READER_THREADS = 4  # for reads that must be fetched from the disk
 
 
 class EmbeddedEngine:
@@ -45,12 +47,14 @@ class EmbeddedEngine:
         self._lock = FolderLock(data)
         self._clock = clock
         self._files = files or CacheBoundFiles()
+        self._access = SegmentAccess(self._files)
         self._options = options
         self._on_fatal = on_fatal
         self._streams = data / "streams"
         self._streams.mkdir(exist_ok=True)
         self._files.sync_dir(data)
         self._writers = ThreadPoolExecutor(WRITER_THREADS, thread_name_prefix="writer")
+        self._readers = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="reader")
         self._logs: dict[str, EmbeddedShardLog] = {}
         self._control: SqliteControlLog[ControlState, Command] = SqliteControlLog(
             data / "control.sqlite",
@@ -78,12 +82,12 @@ class EmbeddedEngine:
         stream_log = await asyncio.to_thread(
             StreamLog.open,
             self._streams / uid,
-            self._files,
+            self._access,
             now_ms=self._clock.now_ms(),
             ranges=ranges,
             options=self._options,
         )
-        opened = EmbeddedShardLog(stream_log, self._writers, self._clock, self._on_fatal)
+        opened = EmbeddedShardLog(stream_log, self._writers, self._clock, self._on_fatal, self._readers)
         self._logs[uid] = opened
         return opened
 
@@ -103,5 +107,7 @@ class EmbeddedEngine:
             await opened.close()
         self._logs.clear()
         self._writers.shutdown(wait=True)
+        self._readers.shutdown(wait=True)
+        self._access.open_files.close()
         await self._control.close()
         self._lock.release()

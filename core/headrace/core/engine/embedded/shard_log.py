@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
+from typing import Any, TypeVar
 
 from headrace.core.clock import Clock
 from headrace.core.engine.embedded.group_commit import GroupCommit
-from headrace.core.engine.seam import ShardPut, StampedRecord
+from headrace.core.engine.seam import LogClosed, ShardPut, StampedRecord
 from headrace.core.errors import ProducerFenced
+from headrace.core.log.files import NotInMemory
 from headrace.core.log.producers import Piece
 from headrace.core.log.reading import Slice
+from headrace.core.log.snapshot import LogSnapshot
 from headrace.core.log.stream_log import StreamLog
 from headrace.core.log.window import OpenFrame
 from headrace.core.model.hashing import HashKeyRange
 from headrace.core.model.sequence import Position
+
+T = TypeVar("T")
 
 
 class EmbeddedShardLog:
@@ -27,8 +32,13 @@ class EmbeddedShardLog:
         writers: Executor,
         clock: Clock,
         on_fatal: Callable[[BaseException], None],
+        readers: Executor | None = None,
     ) -> None:
+        """`readers` are threads for what must be fetched from the disk; else the loop's own."""
         self._log = stream_log
+        self._readers = readers
+        self._in_threads: set[asyncio.Future[Any]] = set()
+        self._is_closed = False
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self.commits = GroupCommit(
@@ -132,12 +142,44 @@ class EmbeddedShardLog:
 
     # -- reading and the rest ------------------------------------------------------------------
 
-    def read(
+    async def read(
         self, shard: int, position: Position, *, floor: Position, max_records: int, max_bytes: int
     ) -> Slice:
-        return self._log.read(
-            shard, position, floor=floor, max_records=max_records, max_bytes=max_bytes
+        return await self._look(
+            lambda snapshot, wait: snapshot.read(
+                shard,
+                position,
+                floor=floor,
+                max_records=max_records,
+                max_bytes=max_bytes,
+                wait=wait,
+            )
         )
+
+    async def find_time(self, shard: int, at_ms: int) -> Position:
+        return await self._look(
+            lambda snapshot, wait: snapshot.find_time(shard, at_ms, wait=wait)
+        )
+
+    async def _look(self, look: Callable[[LogSnapshot, bool], T]) -> T:
+        """Look something up: here and now if it is in memory, else in a thread."""
+        while True:
+            if self._is_closed:
+                raise LogClosed("the log is closed")
+            snapshot = self._log.snapshot()
+            try:
+                return look(snapshot, False)
+            except NotInMemory:
+                pass
+            cold = self._loop.run_in_executor(self._readers, look, snapshot, True)
+            self._in_threads.add(cold)  # also if whoever asked goes away: `close` waits for it
+            cold.add_done_callback(self._in_threads.discard)
+            try:
+                return await asyncio.shield(cold)
+            except FileNotFoundError:
+                if snapshot.sealed == self._log.snapshot().sealed:
+                    raise
+                # trimmed while the thread was on its way: what it held has expired, look again
 
     def arrival(self, shard: int) -> asyncio.Future[None]:
         future: asyncio.Future[None] = self._loop.create_future()
@@ -159,9 +201,6 @@ class EmbeddedShardLog:
                 if not future.done():
                     future.set_result(None)
 
-    def find_time(self, shard: int, at_ms: int) -> Position:
-        return self._log.find_time(shard, at_ms)
-
     @property
     def tail(self) -> Position:
         return self._log.tail
@@ -179,11 +218,21 @@ class EmbeddedShardLog:
         self._log.memory.add_boundaries(ranges)
         self._announce(tuple(self._arrivals))  # a shard may have ended
 
-    def trim(self, before_ms: int) -> int:
-        return self._log.trim(before_ms)
+    async def trim(self, before_ms: int) -> int:
+        if self._is_closed:
+            raise LogClosed("the log is closed")
+        expired = self._log.take_expired(before_ms)
+        if expired:
+            removing = self._loop.run_in_executor(self._readers, self._log.remove, expired)
+            self._in_threads.add(removing)
+            removing.add_done_callback(self._in_threads.discard)
+            await asyncio.shield(removing)
+        return len(expired)
 
     async def close(self) -> None:
         """Finish what is in flight, vouch for it, release the files."""
+        self._is_closed = True
         self._announce(tuple(self._arrivals))
+        await asyncio.gather(*self._in_threads, return_exceptions=True)
         await self.commits.close()
         self._log.close()
