@@ -14,7 +14,7 @@ from types import TracebackType
 
 from headrace.core.log.files import Files, NotInMemory
 
-MAX_OPEN = 256
+MAX_OPEN = 512
 
 
 class OpenFile:

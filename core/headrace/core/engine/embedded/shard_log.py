@@ -231,6 +231,8 @@ class EmbeddedShardLog:
 
     async def close(self) -> None:
         """Finish what is in flight, vouch for it, release the files."""
+        if self._is_closed:
+            return
         self._is_closed = True
         self._announce(tuple(self._arrivals))
         await asyncio.gather(*self._in_threads, return_exceptions=True)
