@@ -18,10 +18,6 @@ import json
 import multiprocessing
 import os
 import random
-import selectors
-import shutil
-import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,165 +26,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from headrace.core.testing.server_process import ServerProcess
-
-AUTH = (
-    "AWS4-HMAC-SHA256 Credential=AKIAEXAMPLEEXAMPLE00/20260101/us-east-1/kinesis/aws4_request, "
-    "SignedHeaders=content-type;host;x-amz-date;x-amz-target, Signature=" + "0" * 64
-)
-PEER_SCRIPT = (
-    "require('kinesalite')({path:process.argv[2],createStreamMs:5,deleteStreamMs:5,"
-    "shardLimit:1000}).listen(+process.argv[1],'127.0.0.1',()=>console.log('ready'))"
-)
-
-
-def http(port: int, operation: str, body: bytes) -> bytes:
-    return (
-        f"POST / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/x-amz-json-1.1\r\n"
-        f"X-Amz-Target: Kinesis_20131202.{operation}\r\nX-Amz-Date: 20260101T000000Z\r\n"
-        f"Authorization: {AUTH}\r\nContent-Length: {len(body)}\r\n\r\n"
-    ).encode() + body
-
-
-class Connection:
-    """One keep-alive connection; whole answers only."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-        self.socket = socket.create_connection(("127.0.0.1", port), 120)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.buffer = bytearray()
-        self.want = -1
-
-    def send(self, request: bytes) -> None:
-        self.buffer.clear()
-        self.want = -1
-        self.socket.sendall(request)
-
-    def receive(self) -> bool:
-        """Take what is there; True when the answer is whole."""
-        self.buffer += self.socket.recv(1 << 20)
-        if self.want < 0:
-            end = self.buffer.find(b"\r\n\r\n")
-            if end < 0:
-                return False
-            head = bytes(self.buffer[:end]).lower()
-            at = head.index(b"content-length:") + 15
-            self.body_at = end + 4
-            self.want = self.body_at + int(head[at:].split(b"\r\n", 1)[0])
-            if not head.startswith(b"http/1.1 200"):
-                raise RuntimeError(bytes(self.buffer[:600]).decode("latin-1"))
-        return len(self.buffer) >= self.want
-
-    def raw(self, operation: str, body: bytes) -> tuple[bytes, float]:
-        started = time.perf_counter()
-        self.send(http(self.port, operation, body))
-        while not self.receive():
-            pass
-        return bytes(self.buffer[self.body_at :]), time.perf_counter() - started
-
-    def call(self, operation: str, **request: object) -> dict[str, object]:
-        raw = self.raw(operation, json.dumps(request).encode())[0]
-        answer: dict[str, object] = json.loads(raw) if raw else {}
-        return answer
-
-
-def _load(
-    port: int, operation: str, bodies: list[bytes], connections: int, seconds: float
-) -> tuple[int, float, list[float]]:
-    """Answers, seconds, latencies (s) of a closed loop over some connections."""
-    requests = [http(port, operation, body) for body in bodies]
-    poll = selectors.DefaultSelector()
-    open_ = [Connection(port) for _ in range(connections)]
-    latencies: list[float] = []
-    sent: dict[int, float] = {}
-    started = time.perf_counter()
-    n = 0
-    for connection in open_:
-        poll.register(connection.socket, selectors.EVENT_READ, connection)
-        connection.send(requests[n % len(requests)])
-        sent[id(connection)] = time.perf_counter()
-        n += 1
-    while (now := time.perf_counter()) < started + seconds:
-        for key, _ in poll.select(1):
-            connection = key.data
-            if connection.receive():
-                now = time.perf_counter()
-                latencies.append(now - sent[id(connection)])
-                connection.send(requests[n % len(requests)])
-                sent[id(connection)] = now
-                n += 1
-    elapsed = time.perf_counter() - started
-    for connection in open_:
-        connection.socket.close()
-    return len(latencies), elapsed, latencies
-
-
-def load(
-    port: int, operation: str, bodies: list[bytes], connections: int, seconds: float
-) -> tuple[float, float, float]:
-    """Answers a second, p50 ms, p99 ms; measured in a process of its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        count, elapsed, latencies = pool.apply(
-            _load, (port, operation, bodies, connections, seconds)
-        )
-    latencies.sort()
-    return (
-        count / elapsed,
-        latencies[len(latencies) // 2] * 1e3,
-        latencies[int(len(latencies) * 0.99)] * 1e3,
-    )
-
-
-class Bodies:
-    """Requests made from a seed."""
-
-    def __init__(self, seed: int, stream: str = "bench") -> None:
-        self._random = random.Random(seed)
-        self._stream = stream
-
-    def _record(self, size: int) -> dict[str, str]:
-        return {
-            "Data": base64.b64encode(self._random.randbytes(size)).decode(),
-            "PartitionKey": f"{self._random.getrandbits(64):016x}",
-        }
-
-    def records(self, size: int, count: int = 16) -> list[bytes]:
-        return [
-            json.dumps(
-                {"StreamName": self._stream, "Records": [self._record(size) for _ in range(500)]},
-                separators=(",", ":"),
-            ).encode()
-            for _ in range(count)
-        ]
-
-    def single(self, size: int, count: int = 256) -> list[bytes]:
-        return [
-            json.dumps(
-                {"StreamName": self._stream, **self._record(size)}, separators=(",", ":")
-            ).encode()
-            for _ in range(count)
-        ]
-
-
-def make_stream(port: int) -> None:
-    connection = Connection(port)
-    connection.call("CreateStream", StreamName="bench", ShardCount=4)
-    while True:
-        answer = connection.call("DescribeStreamSummary", StreamName="bench")
-        summary = answer["StreamDescriptionSummary"]
-        assert isinstance(summary, dict)
-        if summary["StreamStatus"] == "ACTIVE":
-            connection.socket.close()
-            return
-        time.sleep(0.02)
-
-
-def fill(port: int, bodies: list[bytes], records: int) -> None:
-    connection = Connection(port)
-    for i in range(records // 500):
-        connection.raw("PutRecords", bodies[i % len(bodies)])
-    connection.socket.close()
+from bench.http_load import Bodies, Connection, fill, load, make_stream
+from bench.servers import HeadraceServer, PeerServer, Server, peer_modules, rss_mb
 
 
 def drain(port: int) -> tuple[int, float]:
@@ -264,61 +103,6 @@ def put_to_visible(port: int, count: int = 400, rate: float = 100.0) -> tuple[fl
     return found[len(found) // 2], found[int(len(found) * 0.99)]
 
 
-class HeadraceServer:
-    """`headrace serve` on a fresh folder."""
-
-    name = "headrace"
-
-    def __init__(self, folder: Path) -> None:
-        self._server = ServerProcess(folder / "stream")
-
-    def start(self) -> int:
-        self._server.start()
-        return int(self._server.endpoint.rpartition(":")[2])
-
-    @property
-    def pid(self) -> int:
-        return self._server.pid
-
-    def stop(self) -> None:
-        self._server.kill()
-
-
-class PeerServer:
-    """kinesalite with LevelDB on disk."""
-
-    name = "kinesalite"
-
-    def __init__(self, folder: Path, modules: Path) -> None:
-        self._folder, self._modules = folder, modules
-
-    def start(self) -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        self._process = subprocess.Popen(
-            ["node", "-e", PEER_SCRIPT, str(port), str(self._folder / "peer")],
-            env={**os.environ, "NODE_PATH": str(self._modules)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-        assert self._process.stdout is not None
-        if b"ready" not in self._process.stdout.readline():
-            raise RuntimeError("kinesalite did not start")
-        return port
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def stop(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-
-Server = HeadraceServer | PeerServer
-
-
 @dataclass
 class Row:
     """One line of the table. `factor` of a bar is ours : theirs, or theirs : ours for times."""
@@ -381,21 +165,6 @@ def disk_limit(folder: Path, size: int, rounds: int = 60) -> float:
     os.close(fd)
     path.unlink()
     return rate
-
-
-def rss_mb(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) / 1024
-
-
-def peer_modules(given: str | None) -> Path | None:
-    if shutil.which("node") is None:
-        return None
-    candidates = [given, *os.environ.get("NODE_PATH", "").split(os.pathsep), "node_modules"]
-    for candidate in candidates:
-        if candidate and (Path(candidate) / "kinesalite").is_dir():
-            return Path(candidate).absolute()
-    return None
 
 
 def main() -> int:

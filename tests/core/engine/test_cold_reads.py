@@ -206,7 +206,7 @@ def test_a_file_in_use_is_not_closed_for_want_of_room(tmp_path: Path) -> None:
         with pool.take(path, wait=True):
             pass
     buffer = memoryview(bytearray(1))
-    assert files.read_into(first.fd, buffer, 0, wait=True) == 1 and buffer == b"a"
+    assert files.read_into(first.fd, buffer, 0, wait=True) == 1 and bytes(buffer) == b"a"
     with pool.take(paths[2], wait=True):
         pool.forget(paths[0])
         assert files.open_count == 2
