@@ -146,8 +146,8 @@ async def test_a_full_disk_in_the_loop_refuses_all_of_the_window_and_no_more(
     assert [type(answer) for answer in answers] == [StorageFull] * 3
     files.heal()
     await log.append([put(3)])
-    found = log.read(0, BEGINNING, floor=BEGINNING, max_records=10, max_bytes=1 << 20)
+    found = await log.read(0, BEGINNING, floor=BEGINNING, max_records=10, max_bytes=1 << 20)
     assert [
-        b'"Data":"%b"' % b64encode(bytes(n)) in part
+        b'"Data":"%b"' % b64encode(bytes(n)) in bytes(part)
         for n, part in zip((1, 3), found.parts, strict=True)
     ] == [True, True]

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from headrace.core.errors import CorruptSegment, HeadraceError, StorageFull, UnknownFormatVersion
 from headrace.core.log import format as fmt
+from headrace.core.log import scan_notes
 from headrace.core.log.files import SystemFiles
 from headrace.core.testing.faulty_files import FAILING, FaultyFiles, io_error, no_space
 from headrace.core.testing.power_cut import PowerCutFiles
@@ -144,15 +145,22 @@ def test_a_newer_format_is_refused_and_left_alone(tmp_path: Path) -> None:
     assert path.read_bytes() == raw
 
 
+# How much is written between notes on the segment being written: often, now and then, never.
+NOTES_EVERY_BYTES = (1, 700, 4 << 20)
+
+
 class _PowerFails(Exception):
     """Raised in place of the call at which the lights go out."""
 
 
 @pytest.mark.parametrize("seed", range(80))
-def test_no_acknowledged_record_is_lost_to_a_power_cut(tmp_path: Path, seed: int) -> None:
+def test_no_acknowledged_record_is_lost_to_a_power_cut(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Random puts until a random call to the disk, then what a cut there may leave, then a
     reading."""
     rng = random.Random(seed)
+    monkeypatch.setattr(scan_notes, "EVERY_BYTES", rng.choice(NOTES_EVERY_BYTES))
     disk = PowerCutFiles()
     files = FaultyFiles(disk)
     folder = tmp_path / "log"
@@ -187,9 +195,12 @@ def test_no_acknowledged_record_is_lost_to_a_power_cut(tmp_path: Path, seed: int
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_a_producer_never_believes_more_is_stored_than_is(tmp_path: Path, seed: int) -> None:
+def test_a_producer_never_believes_more_is_stored_than_is(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After a cut the remembered sequence is that of the last record that is there."""
     rng = random.Random(seed)
+    monkeypatch.setattr(scan_notes, "EVERY_BYTES", rng.choice(NOTES_EVERY_BYTES))
     disk = PowerCutFiles()
     files = FaultyFiles(disk)
     folder = tmp_path / "log"
@@ -224,7 +235,10 @@ def _stamped(driver: Driver, sequence: int) -> None:
 
 
 @pytest.mark.parametrize("at", range(1, 26))
-def test_a_full_disk_at_any_call_loses_and_doubles_nothing(tmp_path: Path, at: int) -> None:
+def test_a_full_disk_at_any_call_loses_and_doubles_nothing(
+    tmp_path: Path, at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan_notes, "EVERY_BYTES", NOTES_EVERY_BYTES[at % 3])
     files = FaultyFiles()
     folder = tmp_path / "log"
     driver = Driver(folder, files, segment_bytes=1500)

@@ -7,8 +7,6 @@ NotInMemory for anything else, so that a reader far behind holds up nobody else.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from headrace.core.limits import MIB
 from headrace.core.log.byte_cache import ByteCache
 from headrace.core.log.files import Files

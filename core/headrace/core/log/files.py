@@ -17,7 +17,6 @@ from typing import Protocol
 
 from headrace.core.errors import StorageFull, StorageLocked
 
-
 # What a read gives up with rather than wait for the disk; 0 where the system has no such thing.
 _NOWAIT = getattr(os, "RWF_NOWAIT", 0)
 
@@ -180,6 +179,11 @@ def _read_cached(fd: int, buffer: memoryview, offset: int) -> int:
 
 
 def _mapped(error: OSError) -> OSError | StorageFull:
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return StorageFull(
+            "too many files are open",
+            hint="raise the limit of open files (ulimit -n); puts work again by themselves",
+        )
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageFull(
             "no space left on the device of the data folder",

@@ -38,6 +38,9 @@ _BLOCK_ENTRIES = 256  # entries read at once, and kept in the cache of index fil
 _VERIFY_BYTES = 1 << 20
 
 
+Columns = tuple[bytes, bytes, bytes, bytes, bytes]  # the fields of entries, as arrays
+
+
 class FrameEntry(NamedTuple):
     """One frame's place. `offset` and `length` are bytes, header included."""
 
@@ -85,6 +88,25 @@ class ActiveIndex:
         for column, value in zip(reversed(columns), reversed(entry), strict=True):
             column.append(value)
         self.frames += 1
+
+    def columns(self) -> list[tuple[int, Columns]]:
+        """All entries, to be kept and handed to `extend`."""
+        return [
+            (shard, tuple(column.tobytes() for column in columns))  # type: ignore[misc]
+            for shard, columns in self._shards.items()
+        ]
+
+    def extend(self, shards: Iterable[tuple[int, Columns]]) -> None:
+        """Add the entries of another index, which come after those here."""
+        for shard, raw in shards:
+            columns = self._shards.get(shard)
+            if columns is None:
+                columns = (array("Q"), array("Q"), array("Q"), array("I"), array("I"))
+                self._shards[shard] = columns
+            before = len(columns[0])
+            for column, more in zip(reversed(columns), reversed(raw), strict=True):
+                column.frombytes(more)
+            self.frames += len(columns[0]) - before
 
     def walk(self, shard: int, frame_no: int, *, wait: bool = False) -> Iterator[FrameEntry]:
         columns = self._shards.get(shard)

@@ -111,7 +111,9 @@ def read_slice(
                 parts.append(body[region:end])
             else:
                 last = min(last, first + max_records - count)
-                part, last = _cut(body[region:end], record_ends(header, body), first, last, max_bytes)
+                part, last = _cut(
+                    body[region:end], record_ends(header, body), first, last, max_bytes
+                )
                 parts.append(part)
             count += last - first
             at = Position(entry.frame_no, last)
@@ -150,7 +152,10 @@ def _frames(
             raw = access.read(fd, base, run[-1].entry.end - base, wait=wait)
             for one in run:
                 entry = one.entry
-                yield one, _checked(segment.path, entry, raw[entry.offset - base : entry.end - base])
+                yield (
+                    one,
+                    _checked(segment.path, entry, raw[entry.offset - base : entry.end - base]),
+                )
 
 
 def _runs(wanted: list[_Wanted]) -> Iterator[list[_Wanted]]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from headrace.core.errors import CorruptSegment, UnknownFormatVersion
 from headrace.core.log.files import Files
 from headrace.core.log.format import (
+    FLAG_MARK,
     FLAG_SNAPSHOT,
     HEADER_BYTES,
     MAGIC_BYTES,
@@ -25,28 +26,37 @@ from headrace.core.log.format import (
 )
 from headrace.core.log.index import ActiveIndex, FrameEntry
 from headrace.core.log.rendering import last_sequence_number
+from headrace.core.log.scan_notes import Noted, ProducerFrame, ScanNotes
 
 log = logging.getLogger("headrace.core")
 
 _CHUNK = 4 << 20
+_ZEROS = bytes(1 << 20)
 
 
 @dataclass(slots=True)
 class Scan:
     """What a scan found. `end` is the first byte after the last good frame.
 
-    `producer_frames` are header, producer table and last sequence number of each frame that has
-    a producer table.
+    `producer_frames` are those of frames that have a producer table. `records_end` is the end of
+    the last frame that is no MARK, `written_end` of whatever lies after the last good frame.
     """
 
     index: ActiveIndex = field(default_factory=ActiveIndex)
     snapshot: bytes | None = None
-    producer_frames: list[tuple[FrameHeader, bytes, str]] = field(default_factory=list)
+    producer_frames: list[ProducerFrame] = field(default_factory=list)
     end: int = 0
+    records_end: int = 0
+    written_end: int = 0
     last_frame: int = 0
     first_arrival_ms: int = 0
     last_arrival_ms: int = 0
     durable_upto: int = 0
+
+    @property
+    def is_vouched_for(self) -> bool:
+        """All of it is known to be on the disk: a MARK says so."""
+        return self.durable_upto >= self.records_end
 
 
 class _Reader:
@@ -66,15 +76,31 @@ class _Reader:
             self._start, inside = offset, 0
         return memoryview(self._chunk)[inside : inside + count]
 
+    def frame_at(self, offset: int) -> tuple[FrameHeader, bytes] | None:
+        """One frame by itself, if it is a valid one."""
+        header = decode_header(self._files.read_at(self._fd, HEADER_BYTES, offset))
+        if header is None:
+            return None
+        body = self._files.read_at(self._fd, header.body_bytes, offset + HEADER_BYTES)
+        return (header, body) if body_is_valid(header, body) else None
 
-def scan(files: Files, fd: int, path: Path, first_frame: int) -> Scan:
+
+def scan(
+    files: Files, fd: int, path: Path, first_frame: int, notes: ScanNotes | None = None
+) -> Scan:
     """Read all frames of the segment that begins with `first_frame`.
+
+    Given `notes`, begins where the notes of the segment end, if there are any that fit, and adds
+    to them; what comes before is checked when it is read.
 
     Raises CorruptSegment (path, offset, frame) where durable bytes are damaged, and
     UnknownFormatVersion where a newer Headrace wrote. The file is not changed.
     """
     found = Scan(last_frame=first_frame - 1)
     reader = _Reader(files, fd)
+    if notes is not None and notes.noted is not None and not _skip(found, reader, notes.noted):
+        log.warning("the notes beside %s do not fit it; reading all of it", path.name)
+        notes.remove()
     while True:
         header = decode_header(reader.get(found.end, HEADER_BYTES))
         if header is None or header.frame_no != found.last_frame + 1:
@@ -82,31 +108,53 @@ def scan(files: Files, fd: int, path: Path, first_frame: int) -> Scan:
         body = reader.get(found.end + HEADER_BYTES, header.body_bytes)
         if not body_is_valid(header, body):
             break
-        _take(found, header, body)
+        _take(found, header, body, notes)
     _judge_the_rest(reader, files, fd, path, found)
     return found
 
 
-def _take(found: Scan, header: FrameHeader, body: memoryview) -> None:
+def _skip(found: Scan, reader: _Reader, noted: Noted) -> bool:
+    """Take over what was noted, if the segment's first frame and the last one noted are there."""
+    first = reader.frame_at(0)
+    last = reader.frame_at(noted.last_offset)
+    if first is None or not first[0].flags & FLAG_SNAPSHOT or last is None:
+        return False
+    if (last[0].frame_no, noted.last_offset + last[0].frame_bytes) != (noted.last_frame, noted.end):
+        return False
+    found.snapshot = first[1]
+    found.index = noted.entries
+    found.producer_frames = noted.producers
+    found.end = found.records_end = found.durable_upto = noted.end
+    found.last_frame = noted.last_frame
+    found.first_arrival_ms = noted.first_arrival_ms
+    found.last_arrival_ms = noted.last_arrival_ms
+    return True
+
+
+def _take(found: Scan, header: FrameHeader, body: memoryview, notes: ScanNotes | None) -> None:
+    producers: ProducerFrame | None = None
     if header.flags & FLAG_SNAPSHOT:
         found.snapshot = bytes(body)
     elif not header.is_control:
-        found.index.add(
-            header.shard,
-            FrameEntry(
-                header.frame_no, header.arrival_ms, found.end, header.frame_bytes, header.records
-            ),
+        entry = FrameEntry(
+            header.frame_no, header.arrival_ms, found.end, header.frame_bytes, header.records
         )
+        found.index.add(header.shard, entry)
         if header.producers_bytes:
             # the numbers are not kept per producer: the frame's last stands for all of them
             end = records_region(header)[1]
             number = last_sequence_number(bytes(body[max(end - 128, 0) : end]))
-            found.producer_frames.append((header, bytes(body[end:]), number))
+            producers = ProducerFrame(header.arrival_ms, bytes(body[end:]), number)
+            found.producer_frames.append(producers)
+        if notes is not None:
+            notes.add(header.shard, entry, producers)
         found.first_arrival_ms = found.first_arrival_ms or header.arrival_ms
     found.last_arrival_ms = max(found.last_arrival_ms, header.arrival_ms)
     found.durable_upto = max(found.durable_upto, header.durable_upto)
     found.last_frame = header.frame_no
     found.end += header.frame_bytes
+    if not header.flags & FLAG_MARK:
+        found.records_end = found.end
 
 
 def _judge_the_rest(reader: _Reader, files: Files, fd: int, path: Path, found: Scan) -> None:
@@ -118,7 +166,7 @@ def _judge_the_rest(reader: _Reader, files: Files, fd: int, path: Path, found: S
             offset=found.end,
             hint="run the version that wrote it, or a later one",
         )
-    durable = max(found.durable_upto, _vouched_after(reader, files, fd, found.end))
+    durable = max(found.durable_upto, _look_beyond(reader, files, fd, found))
     if found.end < durable:
         raise CorruptSegment(
             f"segment {path} is damaged at byte {found.end}: frame {found.last_frame + 1} is not "
@@ -129,24 +177,30 @@ def _judge_the_rest(reader: _Reader, files: Files, fd: int, path: Path, found: S
         )
 
 
-def _vouched_after(reader: _Reader, files: Files, fd: int, start: int) -> int:
-    """The greatest `durable_upto` of any valid header beyond `start`."""
+def _look_beyond(reader: _Reader, files: Files, fd: int, found: Scan) -> int:
+    """Look at what lies after the last good frame: usually space that was never written.
+
+    Sets `found.written_end`; returns the greatest `durable_upto` of any valid header there.
+    """
     greatest = 0
-    at = files.next_data(fd, start)
-    while at is not None and at < reader.size:
-        view = reader.get(at, _CHUNK)
-        raw = bytes(view)
-        hit = raw.find(MAGIC_BYTES)
-        while hit >= 0:
-            header = decode_header(reader.get(at + hit, HEADER_BYTES))
-            if header is not None:
-                greatest = max(greatest, header.durable_upto)
-            hit = raw.find(MAGIC_BYTES, hit + 1)
-        # a magic may lie across the edge of two chunks
-        following = at + len(raw) - (len(MAGIC_BYTES) - 1)
-        if following >= reader.size - len(MAGIC_BYTES) or len(raw) < len(MAGIC_BYTES):
+    found.written_end = at = found.end
+    overlap = len(MAGIC_BYTES) - 1  # a magic may lie across the edge of two chunks
+    while at < reader.size:
+        chunk = files.read_at(fd, len(_ZEROS), at)
+        if not chunk:
             break
-        at = files.next_data(fd, following)
+        if chunk != _ZEROS[: len(chunk)]:
+            found.written_end = at + len(chunk.rstrip(b"\0"))
+            hit = chunk.find(MAGIC_BYTES)
+            while hit >= 0:
+                header = decode_header(reader.get(at + hit, HEADER_BYTES))
+                if header is not None:
+                    greatest = max(greatest, header.durable_upto)
+                hit = chunk.find(MAGIC_BYTES, hit + 1)
+        following = files.next_data(fd, at + len(chunk))
+        if following is None:
+            break
+        at = max(following - overlap, at + 1) if following < reader.size else reader.size
     return greatest
 
 
@@ -155,11 +209,7 @@ def cut_torn_tail(files: Files, fd: int, path: Path, found: Scan) -> int:
 
     Returns the number of bytes cut; 0 when nothing but unwritten space follows.
     """
-    size = files.size(fd)
-    first = files.next_data(fd, found.end)
-    tail = b""
-    if first is not None and first < size:
-        tail = files.read_at(fd, size - found.end, found.end).rstrip(b"\0")
+    tail = files.read_at(fd, found.written_end - found.end, found.end)
     if tail:
         broken = path.with_suffix(".broken")
         out = files.open_append(broken)
@@ -175,5 +225,6 @@ def cut_torn_tail(files: Files, fd: int, path: Path, found: Scan) -> int:
             path.name, len(tail), found.last_frame, broken.name,
         )  # fmt: skip
     files.truncate(fd, found.end)
-    files.sync(fd)
+    if tail or not found.is_vouched_for:
+        files.sync(fd)  # what was found may have been on its way to the disk only
     return len(tail)

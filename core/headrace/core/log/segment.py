@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from headrace.core.errors import CorruptSegment
 from headrace.core.log.access import SegmentAccess
 from headrace.core.log.files import Files
 from headrace.core.log.index import ActiveIndex, FrameIndex, SealedIndex
+from headrace.core.log.scan_notes import ScanNotes
 
 FIRST_ALLOCATION_BYTES = 1 << 20
 MAX_ALLOCATION_BYTES = 16 << 20
@@ -23,10 +25,14 @@ def index_path(segment: Path) -> Path:
 
 @dataclass(slots=True)
 class ActiveSegment:
-    """The segment being written. `end` is where the next frame goes; `synced` <= `end`."""
+    """The segment being written. `end` is where the next frame goes; `synced` <= `end`.
+
+    Its file is opened when it is first written to, and again after `release`.
+    """
 
     path: Path
-    fd: int
+    files: Files
+    notes: ScanNotes
     first_frame: int
     created_ms: int
     end: int = 0
@@ -35,8 +41,31 @@ class ActiveSegment:
     first_arrival_ms: int = 0
     last_arrival_ms: int = 0
     index: ActiveIndex = field(default_factory=ActiveIndex)
+    open_fd: int | None = None
 
-    def reserve(self, files: Files, count: int) -> None:
+    @property
+    def fd(self) -> int:
+        """Raises StorageFull when too many files are open, CorruptSegment if it was shortened."""
+        if self.open_fd is None:
+            fd = self.files.open_append(self.path)
+            if self.files.size(fd) < self.end:
+                self.files.close(fd)
+                raise CorruptSegment(
+                    f"segment {self.path} was cut off while it was not open",
+                    path=str(self.path),
+                    offset=self.end,
+                    hint="restore this file from a copy, and start again",
+                )
+            self.open_fd = fd
+        return self.open_fd
+
+    def release(self) -> None:
+        """Close the file for now. Nothing may be writing."""
+        if self.open_fd is not None:
+            self.files.close(self.open_fd)
+            self.open_fd = None
+
+    def reserve(self, count: int) -> None:
         """Make room for `count` more bytes, so that a full disk shows before anything is written.
 
         Raises StorageFull with the file unchanged.
@@ -46,7 +75,7 @@ class ActiveSegment:
             return
         step = min(max(self.allocated, FIRST_ALLOCATION_BYTES), MAX_ALLOCATION_BYTES)
         upto = max(want, self.allocated + step)
-        files.allocate(self.fd, self.allocated, upto - self.allocated)
+        self.files.allocate(self.fd, self.allocated, upto - self.allocated)
         self.allocated = upto
 
 

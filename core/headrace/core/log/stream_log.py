@@ -28,6 +28,7 @@ from headrace.core.log.producers import ProducerMemory
 from headrace.core.log.reading import Slice
 from headrace.core.log.recovery import cut_torn_tail, scan
 from headrace.core.log.rendering import quote_keys, render
+from headrace.core.log.scan_notes import ScanNotes, load_notes
 from headrace.core.log.segment import ActiveSegment, SealedSegment, index_path
 from headrace.core.log.snapshot import LogSnapshot
 from headrace.core.log.window import OpenFrame, Window
@@ -105,6 +106,9 @@ class StreamLog:
             if stale.suffix == ".tmp" or not stale.with_suffix(".seg").exists():
                 files.unlink(stale)
         paths = sorted(folder.glob("*.seg"))
+        for notes in folder.glob("*.scan"):
+            if not paths or notes.stem != paths[-1].stem:
+                files.unlink(notes)  # of a segment that was sealed, or is gone
         opened: list[SealedSegment] = []
         for path, following in pairwise(paths):
             sealed = self._open_sealed(path)
@@ -150,13 +154,16 @@ class StreamLog:
 
     def _open_active(self, path: Path, now_ms: int) -> None:
         first = int(path.stem)
+        notes = ScanNotes(path, self._files, load_notes(path, self._files))
         fd = self._files.open_append(path)
-        found = scan(self._files, fd, path, first)
-        cut_torn_tail(self._files, fd, path, found)
+        try:
+            found = scan(self._files, fd, path, first, notes)
+            cut_torn_tail(self._files, fd, path, found)
+        finally:
+            self._files.close(fd)
         if found.snapshot is None:
             # the crash came before the first frame of a new segment was durable; what it would
             # have said is in the segment before, whose frames are all there
-            self._files.close(fd)
             self._files.unlink(path)
             self._files.sync_dir(self._folder)
             if self._sealed:
@@ -171,9 +178,10 @@ class StreamLog:
                 self._next_frame = 2
             return
         self._active = ActiveSegment(
-            path=path, fd=fd, first_frame=first, created_ms=now_ms, end=found.end,
-            synced=found.end, allocated=found.end, first_arrival_ms=found.first_arrival_ms,
-            last_arrival_ms=found.last_arrival_ms, index=found.index,
+            path=path, files=self._files, notes=notes, first_frame=first, created_ms=now_ms,
+            end=found.end, synced=found.records_end, allocated=found.end,
+            first_arrival_ms=found.first_arrival_ms, last_arrival_ms=found.last_arrival_ms,
+            index=found.index,
         )  # fmt: skip
         self._next_frame = found.last_frame + 1
         previous = self._sealed[-1].last_arrival_ms if self._sealed else 0
@@ -181,13 +189,14 @@ class StreamLog:
         snapshot = msgspec.msgpack.decode(found.snapshot, type=_Snapshot)
         self.memory.load(snapshot.pieces)
         self._last_index = snapshot.last_index | found.index.last_indexes()
-        for header, table, number in found.producer_frames:
-            self.memory.apply(fmt.decode_producers(table), number, header.arrival_ms)
+        for frame in found.producer_frames:
+            marks = fmt.decode_producers(frame.table)
+            self.memory.apply(marks, frame.last_number, frame.arrival_ms)
 
     def close(self) -> None:
         """Release the files. Nothing may be in flight, and no snapshot being read."""
         self._access.open_files.forget_folder(self._folder)
-        self._files.close(self._active.fd)
+        self._active.release()
 
     # -- writing: the owner's side -------------------------------------------------------------
 
@@ -265,7 +274,7 @@ class StreamLog:
         if written.rolled is not None and written.sealed is not None:
             self._sealed = (*self._sealed, written.sealed)
             self._active = written.rolled
-            self._files.close(active.fd)
+            active.release()
 
     def fail(self, window: Window) -> None:
         """Forget a window that could not be written, and the open one, which builds on it."""
@@ -295,6 +304,10 @@ class StreamLog:
         """
         self._writer.write_mark(self._active, self._next_frame, self._last_arrival_ms)
         self._next_frame += 1
+
+    def release(self) -> None:
+        """Close the file that is written to until the next write. Nothing may be in flight."""
+        self._active.release()
 
     def _snapshot(self) -> bytes:
         return msgspec.msgpack.encode(_Snapshot(self.memory.dump(), self._last_index))

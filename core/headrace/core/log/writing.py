@@ -14,6 +14,8 @@ from headrace.core.errors import StorageFull
 from headrace.core.log import format as fmt
 from headrace.core.log.access import SegmentAccess
 from headrace.core.log.index import FrameEntry
+from headrace.core.log.rendering import last_sequence_number
+from headrace.core.log.scan_notes import ProducerFrame, ScanNotes
 from headrace.core.log.segment import ActiveSegment, SealedSegment, index_path, segment_path
 from headrace.core.log.window import Window
 
@@ -43,6 +45,7 @@ class SegmentWriter:
         files = self._files
         buffers: list[bytes] = []
         entries: list[tuple[int, FrameEntry]] = []
+        tables: list[bytes] = []
         at = active.end
         for frame in window.frames:
             producers = fmt.encode_producers(frame.marks.values())
@@ -60,6 +63,7 @@ class SegmentWriter:
                 )
             )
             buffers += body
+            tables.append(producers)
             length = fmt.HEADER_BYTES + sum(map(len, body))
             entries.append(
                 (
@@ -68,7 +72,7 @@ class SegmentWriter:
                 )
             )
             at += length
-        active.reserve(files, at - active.end)
+        active.reserve(at - active.end)
         try:
             files.write_at(active.fd, buffers, active.end)
         except StorageFull:
@@ -79,12 +83,14 @@ class SegmentWriter:
         written = Written(entries, at)
         if window.roll_snapshot is not None:
             self._roll(active, written, window, now_ms)
+        if written.rolled is None:
+            _note(active, window, entries, tables, at)
         return written
 
     def write_mark(self, active: ActiveSegment, frame_no: int, arrival_ms: int) -> None:
         """See `StreamLog.write_mark`."""
         mark = _mark(frame_no, arrival_ms, active.synced)
-        active.reserve(self._files, len(mark))
+        active.reserve(len(mark))
         self._files.write_at(active.fd, [mark], active.end)
         active.end += len(mark)
 
@@ -129,6 +135,7 @@ class SegmentWriter:
                 active.index,
             )
         else:
+            active.notes.remove()
             written.sealed = SealedSegment.open(path, self._access, written.end)
 
     def create(
@@ -138,14 +145,21 @@ class SegmentWriter:
         path = segment_path(self._folder, first_frame)
         fd = self._files.open_append(path)
         self._files.truncate(fd, 0)  # a try that a full disk ended may have left something
-        segment = ActiveSegment(path=path, fd=fd, first_frame=first_frame, created_ms=now_ms)
+        segment = ActiveSegment(
+            path=path,
+            files=self._files,
+            notes=ScanNotes(path, self._files),
+            first_frame=first_frame,
+            created_ms=now_ms,
+            open_fd=fd,
+        )
         header = fmt.encode_header(
             snapshot, records=0, shard=fmt.CONTROL_SHARD, frame_no=first_frame,
             arrival_ms=arrival_ms, durable_upto=0,
             flags=fmt.FLAG_SNAPSHOT,
         )  # fmt: skip
         try:
-            segment.reserve(self._files, len(header) + len(snapshot))
+            segment.reserve(len(header) + len(snapshot))
             self._files.write_at(fd, [header, snapshot], 0)
         except StorageFull:
             self._files.close(fd)
@@ -169,6 +183,23 @@ class SegmentWriter:
             self._files.close(fd)
         self._files.rename(temporary, target)
         self._files.sync_dir(self._folder)
+
+
+def _note(
+    active: ActiveSegment,
+    window: Window,
+    entries: list[tuple[int, FrameEntry]],
+    tables: list[bytes],
+    end: int,
+) -> None:
+    """Note a window that is durable; `tables` are its frames' producer tables."""
+    for frame, (shard, entry), table in zip(window.frames, entries, tables, strict=True):
+        producers = None
+        if table:
+            number = last_sequence_number(frame.records[-1])
+            producers = ProducerFrame(frame.arrival_ms, table, number)
+        active.notes.add(shard, entry, producers)
+    active.notes.save_if_due(end, entries[-1][1])
 
 
 def _mark(frame_no: int, arrival_ms: int, durable_upto: int) -> bytes:

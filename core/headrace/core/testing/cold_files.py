@@ -13,7 +13,6 @@ from pathlib import Path
 
 from headrace.core.log.files import NotInMemory, SystemFiles
 
-
 READERS = "reader"  # begins the names of the engine's reader threads
 
 

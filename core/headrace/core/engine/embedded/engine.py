@@ -87,7 +87,9 @@ class EmbeddedEngine:
             ranges=ranges,
             options=self._options,
         )
-        opened = EmbeddedShardLog(stream_log, self._writers, self._clock, self._on_fatal, self._readers)
+        opened = EmbeddedShardLog(
+            stream_log, self._writers, self._clock, self._on_fatal, self._readers
+        )
         self._logs[uid] = opened
         return opened
 

@@ -29,6 +29,7 @@ MAX_IN_FLIGHT_BYTES = 256 * MIB
 # turn: else they are all decoded first, the disk idle, then all written, the processor idle.
 PROMPT_BYTES = 32 * KIB
 IDLE_MARK_S = 0.05  # how long without puts until a MARK frame vouches for the last ones
+REST_S = 10.0  # how long until the file is closed: thousands of streams may be quiet
 
 
 class InLoop:
@@ -90,6 +91,7 @@ class GroupCommit:
         self.in_loop = InLoop()
         self._last_commit_s = 0.0
         self._mark_timer: asyncio.TimerHandle | None = None
+        self._rest_timer: asyncio.TimerHandle | None = None
         self._failed: BaseException | None = None
 
     def refuse_if_failed(self) -> None:
@@ -132,6 +134,9 @@ class GroupCommit:
         if self._mark_timer is not None:
             self._mark_timer.cancel()
             self._mark_timer = None
+        if self._rest_timer is not None:
+            self._rest_timer.cancel()
+            self._rest_timer = None
         if self._failed is None:
             self._write_mark("closing")
 
@@ -216,6 +221,18 @@ class GroupCommit:
             self._mark_timer = self._loop.call_later(IDLE_MARK_S - idle_s, self._mark_if_idle)
         else:
             self._write_mark("idle")
+            if self._rest_timer is None:
+                self._rest_timer = self._loop.call_later(REST_S, self._rest_if_idle)
+
+    def _rest_if_idle(self) -> None:
+        self._rest_timer = None
+        if self._writing or self._log.window is not None or self._mark_timer is not None:
+            return  # the idle mark to come starts the timer again
+        idle_s = self._loop.time() - self._last_commit_s
+        if idle_s < REST_S:
+            self._rest_timer = self._loop.call_later(REST_S - idle_s, self._rest_if_idle)
+        else:
+            self._log.release()
 
     def _write_mark(self, kind: str) -> None:
         try:

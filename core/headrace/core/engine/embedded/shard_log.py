@@ -157,9 +157,7 @@ class EmbeddedShardLog:
         )
 
     async def find_time(self, shard: int, at_ms: int) -> Position:
-        return await self._look(
-            lambda snapshot, wait: snapshot.find_time(shard, at_ms, wait=wait)
-        )
+        return await self._look(lambda snapshot, wait: snapshot.find_time(shard, at_ms, wait=wait))
 
     async def _look(self, look: Callable[[LogSnapshot, bool], T]) -> T:
         """Look something up: here and now if it is in memory, else in a thread."""
