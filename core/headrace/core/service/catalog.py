@@ -28,6 +28,8 @@ from headrace.core.service.routing import Routing
 
 log = logging.getLogger("headrace.core")
 
+OPEN_AT_ONCE = 8  # logs opened side by side at a start
+
 
 def check_creation(stream: StreamState, created_ms: int | None) -> None:
     """Raises ResourceNotFound when a StreamCreationTimestamp is another stream's of that name.
@@ -76,14 +78,18 @@ class Catalog:
 
         A stream whose log is damaged is refused by name and the others work.
         """
-        for stream in list(self.state.streams.streams.values()):
-            if stream.status == "DELETING":
-                continue
-            try:
-                await self.open(stream)
-            except (StorageError, OSError) as error:
-                self._damaged[stream.uid] = str(error)
-                log.error("stream %s is not served: %s", stream.name, error)
+        streams = list(self.state.streams.streams.values())
+        turns = asyncio.Semaphore(OPEN_AT_ONCE)
+
+        async def open_one(stream: StreamState) -> None:
+            async with turns:
+                try:
+                    await self.open(stream)
+                except (StorageError, OSError) as error:
+                    self._damaged[stream.uid] = str(error)
+                    log.error("stream %s is not served: %s", stream.name, error)
+
+        await asyncio.gather(*(open_one(s) for s in streams if s.status != "DELETING"))
 
     def refused(self) -> dict[str, str]:
         """Streams that are not served, and why."""
