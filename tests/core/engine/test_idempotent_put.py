@@ -310,7 +310,8 @@ async def test_an_older_epoch_is_fenced_where_the_newer_one_has_not_been(tmp_pat
             await log.append([ShardPut(0, 1, [b64encode(b"x:0").decode()], ["k" * 250], 253)])
         await log.close()
         log = await store.open(halves)
-    assert [row for row in stored(log, range(2)) if row[0] == "p"] == [("p", 1), ("p", 3), ("p", 2)]
+    found = await stored(log, range(2))
+    assert [row for row in found if row[0] == "p"] == [("p", 1), ("p", 3), ("p", 2)]
     await log.append_once("q", 0, [record(1, 1)])  # others' epochs are their own
     await log.close()
 

@@ -56,8 +56,12 @@ class Files(Protocol):
 
     def truncate(self, fd: int, size: int) -> None: ...
     def size(self, fd: int) -> int: ...
-    def next_data(self, fd: int, offset: int) -> int | None:
-        """Offset of the first byte >= offset that was ever written, None when there is none."""
+    def written_end(self, fd: int) -> int:
+        """Where what was ever written ends: space that was only reserved is not counted.
+
+        The file's size where the filesystem cannot tell. Ask before reading: what was read is
+        written to some filesystems.
+        """
 
     def rename(self, source: Path, target: Path) -> None:
         """Replaces `target`. Raises StorageFull."""
@@ -143,13 +147,14 @@ class SystemFiles:
     def size(self, fd: int) -> int:
         return os.fstat(fd).st_size
 
-    def next_data(self, fd: int, offset: int) -> int | None:
-        try:
-            return os.lseek(fd, offset, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return None
-            return offset  # a filesystem that cannot tell: look at all of it
+    def written_end(self, fd: int) -> int:
+        end = 0
+        while True:
+            try:
+                start = os.lseek(fd, end, os.SEEK_DATA)
+                end = os.lseek(fd, start, os.SEEK_HOLE)
+            except OSError as error:
+                return end if error.errno == errno.ENXIO else self.size(fd)
 
     def rename(self, source: Path, target: Path) -> None:
         try:

@@ -64,15 +64,16 @@ class _Reader:
 
     def __init__(self, files: Files, fd: int) -> None:
         self._files, self._fd = files, fd
-        self.size = files.size(fd)
+        self.size = files.written_end(fd)
         self._start = 0
         self._chunk = b""
 
     def get(self, offset: int, count: int) -> memoryview:
-        """Up to `count` bytes at `offset`; fewer at the end of the file."""
+        """Up to `count` bytes at `offset`; fewer at the end of what was written."""
         inside = offset - self._start
         if inside < 0 or inside + count > len(self._chunk):
-            self._chunk = self._files.read_at(self._fd, max(count, _CHUNK), offset)
+            want = min(max(count, _CHUNK), max(self.size - offset, 0))
+            self._chunk = self._files.read_at(self._fd, want, offset)
             self._start, inside = offset, 0
         return memoryview(self._chunk)[inside : inside + count]
 
@@ -178,7 +179,7 @@ def _judge_the_rest(reader: _Reader, files: Files, fd: int, path: Path, found: S
 
 
 def _look_beyond(reader: _Reader, files: Files, fd: int, found: Scan) -> int:
-    """Look at what lies after the last good frame: usually space that was never written.
+    """Look at what lies after the last good frame: usually a rest of zeros.
 
     Sets `found.written_end`; returns the greatest `durable_upto` of any valid header there.
     """
@@ -186,7 +187,7 @@ def _look_beyond(reader: _Reader, files: Files, fd: int, found: Scan) -> int:
     found.written_end = at = found.end
     overlap = len(MAGIC_BYTES) - 1  # a magic may lie across the edge of two chunks
     while at < reader.size:
-        chunk = files.read_at(fd, len(_ZEROS), at)
+        chunk = files.read_at(fd, min(len(_ZEROS), reader.size - at), at)
         if not chunk:
             break
         if chunk != _ZEROS[: len(chunk)]:
@@ -197,10 +198,7 @@ def _look_beyond(reader: _Reader, files: Files, fd: int, found: Scan) -> int:
                 if header is not None:
                     greatest = max(greatest, header.durable_upto)
                 hit = chunk.find(MAGIC_BYTES, hit + 1)
-        following = files.next_data(fd, at + len(chunk))
-        if following is None:
-            break
-        at = max(following - overlap, at + 1) if following < reader.size else reader.size
+        at = at + len(chunk) - overlap if at + len(chunk) < reader.size else reader.size
     return greatest
 
 

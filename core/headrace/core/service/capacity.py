@@ -156,7 +156,7 @@ def subscriber_tank(now_ms: int) -> Tank:
     return Tank(SHARD_OUT_BYTES_PER_S, SHARD_OUT_BYTES_PER_S, now_ms)
 
 
-def metered(parts: Sequence[bytes]) -> int:
+def metered(parts: Sequence[bytes | memoryview]) -> int:
     """Bytes read, from records as they are stored: close to what AWS counts, and known without
     looking at any record."""
     return sum(map(len, parts)) * 3 // 4

@@ -112,8 +112,8 @@ class FaultyFiles:
     def size(self, fd: int) -> int:
         return self.inner.size(fd)
 
-    def next_data(self, fd: int, offset: int) -> int | None:
-        return self.inner.next_data(fd, offset)
+    def written_end(self, fd: int) -> int:
+        return self.inner.written_end(fd)
 
     def rename(self, source: Path, target: Path) -> None:
         self._check("rename")
