@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from crc32c import crc32c
 
+from headrace.core.errors import CorruptSegment
 from headrace.core.limits import MIB
 from headrace.core.log import access, scan_notes
 from headrace.core.log.access import SegmentAccess
@@ -155,6 +156,28 @@ def test_notes_that_do_not_fit_the_frame_they_name_are_not_believed(
     again = Driver(tmp_path / "log")
     assert read_all(again.log, 0) == before
     again.put(0, [b"more"])
+    again.log.close()
+
+
+def test_damage_that_a_start_does_not_look_at_is_refused_when_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan_notes, "EVERY_BYTES", 600)
+    driver = Driver(tmp_path / "log")
+    for i in range(20):
+        driver.put(0, [b"%d" % i * 50])
+    (segment,) = _segments(tmp_path / "log")
+    victim = next(driver.log.snapshot().active.index.walk(0, 5, wait=True))
+    driver.log.close()
+    raw = bytearray(segment.read_bytes())
+    raw[victim.offset + victim.length // 2] ^= 1
+    segment.write_bytes(raw)
+    again = Driver(tmp_path / "log")
+    for limit in (1, 10_000):  # from the cache of frames, and without
+        with pytest.raises(CorruptSegment, match=f"{segment}.*frame {victim.frame_no} at byte"):
+            read_all(again.log, 0, limit=limit)
+    after = Position(victim.frame_no + 1, 0)
+    assert len(read(again.log, 0, after)[0]) == 20 - (victim.frame_no - 1)
     again.log.close()
 
 

@@ -2,7 +2,8 @@
 
 <data>/LOCK                    held while the process lives
 <data>/control.sqlite          the control log
-<data>/streams/<uid>/*.seg     a stream's frame log, with an .idx beside each sealed segment
+<data>/streams/<uid>/*.seg     a stream's frame log, with an .idx beside each sealed segment,
+                               and a .scan beside the one being written
 """
 
 from __future__ import annotations
