@@ -46,7 +46,7 @@ class Size:
 
 
 def line(figure: str, value: str, bar: str = "") -> None:
-    print(f"{figure:<62} {value:>16}  {bar}", flush=True)
+    print(f"{figure:<72} {value:>16}  {bar}", flush=True)
 
 
 def start_ms(server: HeadraceServer) -> float:
@@ -94,20 +94,22 @@ def positions(connection: Connection, seconds: tuple[float, float]) -> dict[str,
 
 
 def latencies(
-    connection: Connection, seconds: tuple[float, float], rounds: int
-) -> dict[tuple[str, int], float]:
-    """Median ms of GetRecords by position and limit."""
-    found: dict[tuple[str, int], float] = {}
-    for where, at in positions(connection, seconds).items():
+    servers: list[tuple[Connection, tuple[float, float]]], rounds: int
+) -> dict[tuple[str, int], list[float]]:
+    """Median ms of GetRecords by position and limit, of each server; they are asked in turn."""
+    places = [positions(connection, seconds) for connection, seconds in servers]
+    found: dict[tuple[str, int], list[float]] = {}
+    for where in places[0]:
         for limit in (1, 100, 1000):
-            body = json.dumps({"ShardIterator": at, "Limit": limit}).encode()
-            took = []
+            took: list[list[float]] = [[] for _ in servers]
             for _ in range(rounds):
-                raw, passed = connection.raw("GetRecords", body)
-                took.append(passed * 1e3)
-            count = len(json.loads(raw)["Records"])
-            assert count == (0 if where == "LATEST" else limit), (where, limit, count)
-            found[where, limit] = median(took)
+                for (connection, _seconds), place, times in zip(servers, places, took, strict=True):
+                    body = json.dumps({"ShardIterator": place[where], "Limit": limit}).encode()
+                    raw, passed = connection.raw("GetRecords", body)
+                    times.append(passed * 1e3)
+                    count = len(json.loads(raw)["Records"])
+                    assert count == (0 if where == "LATEST" else limit), (where, limit, count)
+            found[where, limit] = [median(times) for times in took]
     return found
 
 
@@ -130,14 +132,12 @@ def records_stored(root: Path, seed: int, size: Size) -> None:
     few, few_port, few_s = filled(root / "few", seed, LITTLE)
     many, many_port, many_s = filled(root / "many", seed, size.records)
     line(f"memory after putting {size.records:,}", f"{rss_mb(many.pid):.0f} MB", "<= 130 MB")
-    little = latencies(Connection(few_port), few_s, size.rounds)
-    much = latencies(Connection(many_port), many_s, size.rounds)
-    for (where, limit), ms in much.items():
-        ratio = ms / little[where, limit]
+    both = [(Connection(few_port), few_s), (Connection(many_port), many_s)]
+    for (where, limit), (little, much) in latencies(both, size.rounds).items():
         line(
             f"GetRecords {where}, {limit} records: {LITTLE:,} -> {size.records:,}",
-            f"{little[where, limit]:.2f} -> {ms:.2f} ms",
-            f"<= 1.2x: {ratio:.2f}x",
+            f"{little:.2f} -> {much:.2f} ms",
+            f"<= 1.2x: {much / little:.2f}x",
         )
     line(f"memory after reading, {size.records:,} stored", f"{rss_mb(many.pid):.0f} MB", "<= 130")
     few.stop()
