@@ -12,18 +12,16 @@ Life of a put: `append` (numbers and renders it into the open window) -> `close_
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import msgspec
 
-from headrace.core.errors import CorruptSegment
 from headrace.core.log import format as fmt
 from headrace.core.log.access import SegmentAccess
 from headrace.core.log.files import Files
+from headrace.core.log.opening import open_sealed, segment_files
 from headrace.core.log.producers import ProducerMemory
 from headrace.core.log.reading import Slice
 from headrace.core.log.recovery import cut_torn_tail, scan
@@ -36,8 +34,6 @@ from headrace.core.log.writing import SegmentWriter, Written
 from headrace.core.model import sequence
 from headrace.core.model.hashing import HashKeyRange
 from headrace.core.model.sequence import BEGINNING, Position
-
-log = logging.getLogger("headrace.core")
 
 DEFAULT_SEGMENT_BYTES = 128 << 20
 DEFAULT_SEGMENT_AGE_MS = 3_600_000
@@ -97,30 +93,9 @@ class StreamLog:
         """
         if not isinstance(access, SegmentAccess):
             access = SegmentAccess(access)
-        files = access.files
         self = cls(folder, access, options or StreamLogOptions())
-        if not folder.exists():
-            folder.mkdir(parents=True)
-            files.sync_dir(folder.parent)
-        for stale in (*folder.glob("*.tmp"), *folder.glob("*.idx")):
-            if stale.suffix == ".tmp" or not stale.with_suffix(".seg").exists():
-                files.unlink(stale)
-        paths = sorted(folder.glob("*.seg"))
-        for notes in folder.glob("*.scan"):
-            if not paths or notes.stem != paths[-1].stem:
-                files.unlink(notes)  # of a segment that was sealed, or is gone
-        opened: list[SealedSegment] = []
-        for path, following in pairwise(paths):
-            sealed = self._open_sealed(path)
-            if sealed.last_frame + 1 != int(following.stem):
-                raise CorruptSegment(
-                    f"frames {sealed.last_frame + 1} to {int(following.stem) - 1} are missing or "
-                    f"damaged between {path} and {following.name}",
-                    path=str(path),
-                    hint="put back the segment file that was removed or changed",
-                )
-            opened.append(sealed)
-        self._sealed = tuple(opened)
+        paths = segment_files(folder, access.files)
+        self._sealed = open_sealed(paths, access, self._writer)
         if paths:
             self._open_active(paths[-1], now_ms)
         else:
@@ -129,28 +104,6 @@ class StreamLog:
         self._next_visible = self._next_frame
         self.memory.add_boundaries(ranges)
         return self
-
-    def _open_sealed(self, path: Path) -> SealedSegment:
-        size = path.stat().st_size
-        try:
-            return SealedSegment.open(path, self._access, size)
-        except (FileNotFoundError, CorruptSegment):
-            log.warning("building the index of %s again from the segment", path.name)
-        fd = self._files.open_append(path)
-        try:
-            found = scan(self._files, fd, path, int(path.stem))
-        finally:
-            self._files.close(fd)
-        self._writer.write_index(
-            path,
-            found.index.encode(
-                first_frame=int(path.stem),
-                last_frame=found.last_frame,
-                first_arrival_ms=found.first_arrival_ms,
-                last_arrival_ms=found.last_arrival_ms,
-            ),
-        )
-        return SealedSegment.open(path, self._access, size)
 
     def _open_active(self, path: Path, now_ms: int) -> None:
         first = int(path.stem)

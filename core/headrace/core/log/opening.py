@@ -1,0 +1,80 @@
+"""Opening a folder of segments: what a crash left aside, and the sealed ones by their indexes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from headrace.core.errors import CorruptSegment
+from headrace.core.log.access import SegmentAccess
+from headrace.core.log.files import Files
+from headrace.core.log.recovery import scan
+from headrace.core.log.segment import SealedSegment
+from headrace.core.log.writing import SegmentWriter
+
+log = logging.getLogger("headrace.core")
+
+
+def segment_files(folder: Path, files: Files) -> list[Path]:
+    """The segments of a folder, in order; makes it if it is not there.
+
+    Removes what belongs to none of them: half-made indexes, indexes of trimmed segments, notes of
+    sealed ones.
+    """
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        files.sync_dir(folder.parent)
+    paths = sorted(folder.glob("*.seg"))
+    stems = {path.stem for path in paths}
+    for path in folder.iterdir():
+        is_stale = (
+            path.suffix == ".tmp"
+            or (path.suffix == ".idx" and path.stem not in stems)
+            or (path.suffix == ".scan" and (not paths or path.stem != paths[-1].stem))
+        )
+        if is_stale:
+            files.unlink(path)
+    return paths
+
+
+def open_sealed(
+    paths: Sequence[Path], access: SegmentAccess, writer: SegmentWriter
+) -> tuple[SealedSegment, ...]:
+    """All segments but the last. Raises CorruptSegment where one is missing or damaged."""
+    opened: list[SealedSegment] = []
+    for path, following in pairwise(paths):
+        sealed = _open(path, access, writer)
+        if sealed.last_frame + 1 != int(following.stem):
+            raise CorruptSegment(
+                f"frames {sealed.last_frame + 1} to {int(following.stem) - 1} are missing or "
+                f"damaged between {path} and {following.name}",
+                path=str(path),
+                hint="put back the segment file that was removed or changed",
+            )
+        opened.append(sealed)
+    return tuple(opened)
+
+
+def _open(path: Path, access: SegmentAccess, writer: SegmentWriter) -> SealedSegment:
+    size = path.stat().st_size
+    try:
+        return SealedSegment.open(path, access, size)
+    except (FileNotFoundError, CorruptSegment):
+        log.warning("building the index of %s again from the segment", path.name)
+    fd = access.files.open_append(path)
+    try:
+        found = scan(access.files, fd, path, int(path.stem))
+    finally:
+        access.files.close(fd)
+    writer.write_index(
+        path,
+        found.index.encode(
+            first_frame=int(path.stem),
+            last_frame=found.last_frame,
+            first_arrival_ms=found.first_arrival_ms,
+            last_arrival_ms=found.last_arrival_ms,
+        ),
+    )
+    return SealedSegment.open(path, access, size)
