@@ -169,15 +169,24 @@ class EmbeddedShardLog:
                 return look(snapshot, False)
             except NotInMemory:
                 pass
-            cold = self._loop.run_in_executor(self._readers, look, snapshot, True)
-            self._in_threads.add(cold)  # also if whoever asked goes away: `close` waits for it
-            cold.add_done_callback(self._in_threads.discard)
             try:
-                return await asyncio.shield(cold)
+                return await self._in_thread(look, snapshot, True)
             except FileNotFoundError:
-                if snapshot.sealed == self._log.snapshot().sealed:
+                if snapshot.sealed is self._log.snapshot().sealed:
                     raise
                 # trimmed while the thread was on its way: what it held has expired, look again
+
+    async def _in_thread(self, work: Callable[..., T], *args: Any) -> T:
+        """Have something done in a thread; `close` waits for it even if the caller does not."""
+        future = self._loop.run_in_executor(self._readers, work, *args)
+        self._in_threads.add(future)
+        future.add_done_callback(self._out_of_thread)
+        return await asyncio.shield(future)
+
+    def _out_of_thread(self, future: asyncio.Future[Any]) -> None:
+        self._in_threads.discard(future)
+        if not future.cancelled():
+            future.exception()  # has been seen, if only here
 
     def arrival(self, shard: int) -> asyncio.Future[None]:
         future: asyncio.Future[None] = self._loop.create_future()
@@ -221,10 +230,7 @@ class EmbeddedShardLog:
             raise LogClosed("the log is closed")
         expired = self._log.take_expired(before_ms)
         if expired:
-            removing = self._loop.run_in_executor(self._readers, self._log.remove, expired)
-            self._in_threads.add(removing)
-            removing.add_done_callback(self._in_threads.discard)
-            await asyncio.shield(removing)
+            await self._in_thread(self._log.remove, expired)
         return len(expired)
 
     async def close(self) -> None:
