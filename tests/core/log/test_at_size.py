@@ -315,3 +315,26 @@ def test_the_middle_is_found_without_reading_every_index(tmp_path: Path) -> None
     assert read(log, 0, Position(middle.frame_no, 1), limit=1)[0][0].arrival_ms == START_MS + 51
     assert len(files.opened) <= 5
     log.close()
+
+
+def test_nothing_old_stays_behind_a_new_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan_notes, "EVERY_BYTES", 600)
+    driver = Driver(tmp_path / "log")
+    for _ in range(9):
+        driver.put(0, [b"x" * 500])
+    driver.log.close()
+    segment = _segments(tmp_path / "log")[0]
+    notes = notes_path(segment)
+    raw = bytearray(notes.read_bytes())
+    first_bytes = 8 + int.from_bytes(raw[:4], "little")
+    assert len(raw) > 4 * first_bytes
+    raw[first_bytes + 10] ^= 1  # in the second of the chunks; those after it are whole
+    notes.write_bytes(raw)
+    again = Driver(tmp_path / "log")
+    again.put(0, [b"x" * 500])
+    found = load_notes(segment, ColdFiles())
+    assert found is not None and found.length == notes.stat().st_size > first_bytes
+    assert len(read_all(again.log, 0)) == 10
+    again.log.close()

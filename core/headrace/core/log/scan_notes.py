@@ -144,6 +144,8 @@ class ScanNotes:
     def _write(self, buffers: Sequence[bytes]) -> None:
         fd = self._files.open_append(self._path)
         try:
+            # a chunk torn in an earlier run, or one behind it, must not seem to follow this one
+            self._files.truncate(fd, self._length)
             self._files.write_at(fd, buffers, self._length)
         finally:
             self._files.close(fd)
