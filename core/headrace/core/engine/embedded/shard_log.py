@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 
 from headrace.core.clock import Clock
 from headrace.core.engine.embedded.group_commit import GroupCommit
-from headrace.core.engine.seam import ShardPut, StampedRecord
+from headrace.core.engine.seam import OnceAnswer, ShardPut, StampedRecord
 from headrace.core.errors import ProducerFenced
 from headrace.core.log.producers import Piece
 from headrace.core.log.reading import Slice
@@ -51,7 +51,7 @@ class EmbeddedShardLog:
 
     async def append_once(
         self, producer_id: str, epoch: int, records: Sequence[StampedRecord]
-    ) -> list[str]:
+    ) -> OnceAnswer:
         self.commits.refuse_if_failed()
         memory = self._log.memory
         latest_epoch = memory.epoch_of(producer_id)
@@ -84,7 +84,7 @@ class EmbeddedShardLog:
                 answers[i] = piece.producers[producer_id].sequence_number
         # also when nothing is fresh: what is known may still be on its way to the disk
         await self.commits.durable()
-        return [answer or "" for answer in answers]
+        return OnceAnswer([answer or "" for answer in answers], fresh)
 
     def _append_fresh(
         self,
