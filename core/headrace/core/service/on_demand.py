@@ -42,7 +42,7 @@ class OnDemandScaler:
         self._shard_quota = shard_quota
         self._scaling: dict[str, asyncio.Task[None]] = {}
         self._refused: dict[str, str] = {}  # what was logged last, by stream uid
-        self._in_vain: dict[str, int] = {}  # when no pair to merge was found, monotonic ms
+        self._in_vain: dict[str, int] = {}  # when no pair to merge was found, Unix ms
         metering.on_minute = self.look
 
     def look(self) -> None:
@@ -67,15 +67,15 @@ class OnDemandScaler:
         return (
             len(stream.open_shards) > self._target(stream)
             and self._metering.knows_peaks
-            and may_merge(stream, self._catalog.clock.now_ms())
-            and (looked_ms is None or self._now_ms() - looked_ms >= HOUR_MS)
+            and may_merge(stream, self._now_ms())
+            and (looked_ms is None or abs(self._now_ms() - looked_ms) >= HOUR_MS)
         )
 
     def _wants_change(self, stream: StreamState) -> bool:
         return _scales(stream) and (bool(self._splits(stream)) or self._may_shrink(stream))
 
     def _now_ms(self) -> int:
-        return self._catalog.clock.monotonic_ms()
+        return self._catalog.clock.now_ms()
 
     async def _scale(self, stream: StreamState) -> None:
         try:
