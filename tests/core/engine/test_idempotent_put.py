@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 
 from headrace.core.engine.embedded.group_commit import InLoop
 from headrace.core.engine.embedded.shard_log import EmbeddedShardLog
-from headrace.core.engine.seam import ShardPut, StampedRecord
+from headrace.core.engine.seam import OnceAnswer, ShardPut, StampedRecord
 from headrace.core.errors import InternalFailure, ProducerFenced, StorageFull
 from headrace.core.limits import PRODUCER_SILENCE_MS
 from headrace.core.log.stream_log import StreamLog, StreamLogOptions

@@ -40,6 +40,8 @@ async def client_here(data: Path, clock: ManualClock, **config: Any) -> AsyncIte
         server_here(data, clock, **config) as server,
         StreamClient(StreamTarget(endpoint=server.endpoint)) as client,
     ):
+        await server._metering.peaks_known.wait()  # minutes begin after it
+        await clock.settle()
         yield client
 
 

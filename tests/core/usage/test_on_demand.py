@@ -64,6 +64,8 @@ class World:
         )
         target = StreamTarget(endpoint=self.server.endpoint)
         self.client = await self._stack.enter_async_context(StreamClient(target))
+        await self.server._metering.peaks_known.wait()  # minutes begin after it
+        await self.clock.settle()
 
     async def restart(self) -> None:
         await self._stack.aclose()

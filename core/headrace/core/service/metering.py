@@ -76,7 +76,8 @@ class Metering:
         self._minute_ms: int | None = None  # when it began; None while nothing happens
         self._woken = asyncio.Event()
         self._peaks: dict[str, PeakWindow] = {}
-        self._knows_peaks = False
+        self.peaks_known = asyncio.Event()
+        """Set once the peaks from before this start are known."""
         self.rates: dict[str, dict[int, Peak]] = {}
         """What shards took in the last whole minute, by stream uid; none is none."""
         self.on_minute: Callable[[], None] | None = None
@@ -196,11 +197,6 @@ class Metering:
 
     # -- peaks ---------------------------------------------------------------------------------
 
-    @property
-    def knows_peaks(self) -> bool:
-        """Whether the peaks from before this start are known."""
-        return self._knows_peaks
-
     def peak(self, stream: StreamState) -> Peak:
         """The stream's busiest minute of the last 30 days."""
         window = self._peaks.get(stream.uid)
@@ -227,19 +223,19 @@ class Metering:
         return self._clock.now_ms() // HOUR_MS
 
     async def _load_peaks(self) -> bool:
-        """Read the peaks from before this start, once. Whether they are known."""
+        """Read the peaks from before this start. Whether that could be done."""
         stored: dict[str, list[tuple[int, Peak]]] = {}
         since = self._hour() - PEAK_HOURS + 1
-        self._knows_peaks = await self._in_thread(
-            lambda: stored.update(self._store.stream_peaks(since))
-        )
+        if not await self._in_thread(lambda: stored.update(self._store.stream_peaks(since))):
+            return False
         for uid, known in stored.items():
             window = PeakWindow(known)
             if uid in self._peaks:
                 window.add(self._hour(), self._peaks[uid].at(self._hour()))
             self._peaks[uid] = window
         self._forget_peaks()
-        return self._knows_peaks
+        self.peaks_known.set()
+        return True
 
     def _forget_peaks(self) -> None:
         """Of streams that are gone."""

@@ -66,7 +66,7 @@ class OnDemandScaler:
         looked_ms = self._in_vain.get(stream.uid)
         return (
             len(stream.open_shards) > self._target(stream)
-            and self._metering.knows_peaks
+            and self._metering.peaks_known.is_set()
             and may_merge(stream, self._now_ms())
             and (looked_ms is None or abs(self._now_ms() - looked_ms) >= HOUR_MS)
         )
