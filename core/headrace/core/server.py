@@ -31,7 +31,6 @@ from headrace.core.engine.embedded.engine import EmbeddedEngine
 from headrace.core.engine.embedded.usage_store import SqliteUsageStore
 from headrace.core.engine.seam import UsageStore
 from headrace.core.errors import ConfigError, HeadraceError
-from headrace.core.limits import ON_DEMAND_MAX_SHARDS_LIMITED, ON_DEMAND_MAX_SHARDS_UNLIMITED
 from headrace.core.listener.guard import MAX_HELD_BYTES, PATIENCE_S, Guard
 from headrace.core.listener.protocol import FirstBytesProtocol
 from headrace.core.listener.tls import ServerTls, TlsConfig, server_tls
@@ -201,14 +200,12 @@ class Server:
         self._usage = Usage()
         self._metering = Metering(self._catalog, self._usage, store, config.metering)
         self._metered = UsageService(self._catalog, self._metering)
-        max_shards = config.on_demand_max_shards
-        if max_shards is None:
-            is_limited = config.limits == "aws"
-            max_shards = (
-                ON_DEMAND_MAX_SHARDS_LIMITED if is_limited else ON_DEMAND_MAX_SHARDS_UNLIMITED
-            )
         self._scaler = OnDemandScaler(
-            self._catalog, self._streams.updates, self._metering, max_shards=max_shards
+            self._catalog,
+            self._streams.updates,
+            self._metering,
+            max_shards=config.on_demand_max_shards,
+            is_limited=config.limits == "aws",
         )
 
     def _management(self) -> App:

@@ -1,10 +1,9 @@
 """Metering: takes what `usage` has counted, keeps it by the hour, and knows the peaks.
 
 A tick every ten seconds (every five minutes while nothing happens, and at every full hour) takes
-the counts away and adds what can only be looked at: shards, consumers, stored bytes. A batch of
-them goes to the store in a thread. One that cannot be stored (a full disk) is kept and tried
-again with the next tick; what was counted meanwhile follows it. Counts that a crash takes are
-those of the last tick; no promise of delivery rests on them.
+the counts away and adds what can only be looked at: shards, consumers, stored bytes. Then
+`usage_keeper` has them stored. Counts that a crash takes are those since the last tick; no promise
+of delivery rests on them.
 
 Whatever falls between two ticks belongs to one hour, so there is one at each hour's end. Minutes,
 of which the busiest counts as peak, are measured by the monotonic clock.
@@ -13,30 +12,24 @@ of which the busiest counts as peak, are measured by the monotonic clock.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 
 from headrace.core.control.stream_state import StreamState
 from headrace.core.engine.seam import UsageStore
-from headrace.core.errors import StorageError
 from headrace.core.model.usage import (
     HOUR_MS,
     Counts,
     Peak,
     StreamCounts,
     StreamIdentity,
-    UsageBatch,
     UsageRows,
     merge,
 )
 from headrace.core.service.catalog import Catalog
 from headrace.core.service.peaks import PEAK_HOURS, Minute, PeakWindow, total
 from headrace.core.service.usage import Taken, Usage, identity_of
-
-log = logging.getLogger("headrace.core")
+from headrace.core.service.usage_keeper import UsageKeeper
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,15 +54,8 @@ class Metering:
         self._catalog = catalog
         self._clock = catalog.clock
         self._usage = usage
-        self._store = store
         self._options = options or MeteringOptions()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="usage")
-        self._pending = UsageBatch()
-        self._unstored: UsageBatch | None = None
-        self._flushing: asyncio.Task[None] | None = None
-        self._last_number = 0
-        self._pruned_hour = 0
-        self._is_failing = False
+        self._keeper = UsageKeeper(store, self._clock)
         self._is_closed = False
         self._ticked_ms = self._clock.monotonic_ms()
         self._minute = Minute()
@@ -96,13 +82,12 @@ class Metering:
         if not self._usage.is_empty:
             self._woken.set()
         while True:
-            if self._minute_ms is None and self._unstored is None:
+            if self._minute_ms is None and not self._keeper.has_unstored:
                 await self._sleep_or_wake(min(self._options.idle_ms, self._to_hour_ms()))
             else:
                 await self._clock.sleep_ms(self._to_next_ms())
             self.tick()
-            if self._flushing is None and (self._unstored is not None or self._pending):
-                self._flushing = asyncio.create_task(self._flush())
+            self._keeper.begin_flush()
 
     def _to_hour_ms(self) -> int:
         return HOUR_MS - self._clock.now_ms() % HOUR_MS
@@ -145,7 +130,7 @@ class Metering:
         self._woken.clear()
 
     def _keep(self, hour: int, taken: Taken) -> None:
-        pending = self._pending
+        pending = self._keeper.pending
         pending.identities |= taken.identities
         for (uid, shard), counts in taken.shards.items():
             merge(pending.streams.setdefault((hour, uid), StreamCounts()), counts)
@@ -167,7 +152,7 @@ class Metering:
                 continue
             shards, consumers = len(opened.routing.shards), len(stream.consumers)
             lived_ms = max(min(elapsed_ms, wall_ms - stream.created_ms), 0)
-            self._pending.identities[stream.uid] = identity_of(stream)
+            self._keeper.pending.identities[stream.uid] = identity_of(stream)
             seen = StreamCounts(
                 shard_seconds=shards * lived_ms / 1000,
                 consumer_shard_seconds=shards * consumers * lived_ms / 1000,
@@ -177,7 +162,7 @@ class Metering:
                 retention_hours=stream.retention_hours,
                 mode=stream.mode,
             )
-            merge(self._pending.streams.setdefault((hour, stream.uid), StreamCounts()), seen)
+            merge(self._keeper.pending.streams.setdefault((hour, stream.uid), StreamCounts()), seen)
 
     def _end_minute(self, hour: int, now_ms: int) -> None:
         assert self._minute_ms is not None
@@ -186,11 +171,11 @@ class Metering:
         for uid, rates in self.rates.items():
             whole = total(rates.values())
             self._peaks.setdefault(uid, PeakWindow()).add(hour, whole)
-            of_stream = self._pending.streams.setdefault((hour, uid), StreamCounts())
+            of_stream = self._keeper.pending.streams.setdefault((hour, uid), StreamCounts())
             merge(of_stream, _peak_counts(whole))
             for shard, rate in rates.items():
                 key = hour, uid, shard
-                merge(self._pending.shards.setdefault(key, Counts()), _peak_counts(rate))
+                merge(self._keeper.pending.shards.setdefault(key, Counts()), _peak_counts(rate))
         self._forget_peaks()
         if self.on_minute is not None:
             self.on_minute()
@@ -208,25 +193,15 @@ class Metering:
         Raises StorageError.
         """
         self.tick()
-        since = self._hour() - PEAK_HOURS + 1
-        found = await asyncio.get_running_loop().run_in_executor(
-            self._thread, lambda: self._store.shard_peaks(stream.uid, since)
-        )
-        for batch in (self._unstored, self._pending):
-            for (_, uid, shard), counts in (batch.shards if batch else {}).items():
-                if uid == stream.uid:
-                    peak = Peak(counts.peak_bytes_per_s, counts.peak_records_per_s)
-                    found[shard] = found.get(shard, Peak()).or_more(peak)
-        return found
+        return await self._keeper.shard_peaks(stream.uid, self._hour() - PEAK_HOURS + 1)
 
     def _hour(self) -> int:
         return self._clock.now_ms() // HOUR_MS
 
     async def _load_peaks(self) -> bool:
         """Read the peaks from before this start. Whether that could be done."""
-        stored: dict[str, list[tuple[int, Peak]]] = {}
-        since = self._hour() - PEAK_HOURS + 1
-        if not await self._in_thread(lambda: stored.update(self._store.stream_peaks(since))):
+        stored = await self._keeper.load_stream_peaks(self._hour() - PEAK_HOURS + 1)
+        if stored is None:
             return False
         for uid, known in stored.items():
             window = PeakWindow(known)
@@ -243,50 +218,7 @@ class Metering:
         for uid in self._peaks.keys() - there:
             del self._peaks[uid]
 
-    # -- keeping -------------------------------------------------------------------------------
-
-    async def _flush(self) -> None:
-        """Store the batch that could not be stored before, if there is one, then what came since.
-
-        Stops at the first that cannot be stored: it is tried again with the next tick.
-        """
-        try:
-            is_again = True
-            while is_again:
-                is_again = self._unstored is not None
-                if self._unstored is None:
-                    self._unstored, self._pending = self._pending, UsageBatch()
-                batch = self._unstored
-                if not await self._in_thread(partial(self._add, batch)):
-                    return
-                self._unstored = None
-        finally:
-            self._flushing = None
-
-    def _add(self, batch: UsageBatch) -> None:
-        if not batch.number:
-            batch.number = max(self._last_number, self._store.last_batch()) + 1
-        self._store.add(batch)
-        self._last_number = batch.number
-        hour = self._hour()
-        if hour != self._pruned_hour:
-            self._store.prune(hour)
-            self._pruned_hour = hour
-
-    async def _in_thread(self, work: Callable[[], None]) -> bool:
-        """Whether the store could do it. The first of several failures is logged, and their end."""
-        loop = asyncio.get_running_loop()
-        try:
-            await loop.run_in_executor(self._thread, work)
-        except StorageError as error:
-            if not self._is_failing:
-                log.error("%s; counting goes on in memory", error)
-            self._is_failing = True
-            return False
-        if self._is_failing:
-            log.warning("usage can be kept again")
-        self._is_failing = False
-        return True
+    # -- reading -------------------------------------------------------------------------------
 
     async def rows(
         self, streams: Sequence[StreamIdentity], since_hour: int, *, whole: bool
@@ -296,26 +228,12 @@ class Metering:
         Raises StorageError.
         """
         self.tick()
-        loop = asyncio.get_running_loop()
-        stored, found = await loop.run_in_executor(
-            self._thread, lambda: self._store.read(streams, since_hour, whole=whole)
-        )
-        for rows in found:
-            # a batch that was being stored while this was read: `stored` says which came first
-            if self._unstored is not None and not 0 < self._unstored.number <= stored:
-                rows.take_in(self._unstored, since_hour, whole=whole)
-            rows.take_in(self._pending, since_hour, whole=whole)
-        return found
+        return await self._keeper.rows(streams, since_hour, whole=whole)
 
     async def identities(self) -> list[StreamIdentity]:
         """All streams of which usage is known, those that are gone too. Raises StorageError."""
         self.tick()
-        loop = asyncio.get_running_loop()
-        stored = await loop.run_in_executor(self._thread, self._store.identities)
-        known = {identity.uid: identity for identity in stored}
-        for batch in (self._unstored, self._pending):
-            known |= {} if batch is None else batch.identities
-        return list(known.values())
+        return await self._keeper.identities()
 
     async def close(self) -> None:
         """Store what has been counted. Nothing may be counted after it; again does nothing."""
@@ -323,15 +241,9 @@ class Metering:
             return
         self._is_closed = True
         self.tick()
-        while self._unstored is not None or self._pending:
-            await (self._flushing or self._flush())
-            if self._is_failing:
-                log.error("the last counts of usage are lost")
-                break
         self._usage.on_first = None
         self._catalog.before_removal.remove(self.tick)
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._store.close)
-        self._thread.shutdown()
+        await self._keeper.close()
 
 
 def _peak_counts(rate: Peak) -> Counts:

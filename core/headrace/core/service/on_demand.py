@@ -14,7 +14,11 @@ from headrace.core.control.on_demand import may_merge, merges, splits, target_sh
 from headrace.core.control.stream_state import PendingUpdate, StreamState
 from headrace.core.control.streams import check_quota
 from headrace.core.errors import HeadraceError
-from headrace.core.limits import DEFAULT_SHARD_QUOTA
+from headrace.core.limits import (
+    DEFAULT_SHARD_QUOTA,
+    ON_DEMAND_MAX_SHARDS_LIMITED,
+    ON_DEMAND_MAX_SHARDS_UNLIMITED,
+)
 from headrace.core.model.usage import HOUR_MS
 from headrace.core.service.catalog import Catalog
 from headrace.core.service.metering import Metering
@@ -24,7 +28,11 @@ log = logging.getLogger("headrace.core")
 
 
 class OnDemandScaler:
-    """Scales the streams of a catalog. `max_shards` is how far traffic alone can take one."""
+    """Scales the streams of a catalog.
+
+    `max_shards` is how far traffic alone can take one: unless given, 200 where a shard's capacity
+    `is_limited`, else 32.
+    """
 
     def __init__(
         self,
@@ -32,13 +40,15 @@ class OnDemandScaler:
         updates: Updates,
         metering: Metering,
         *,
-        max_shards: int,
+        max_shards: int | None,
+        is_limited: bool,
         shard_quota: int = DEFAULT_SHARD_QUOTA,
     ) -> None:
         self._catalog = catalog
         self._updates = updates
         self._metering = metering
-        self._max_shards = max_shards
+        usual = ON_DEMAND_MAX_SHARDS_LIMITED if is_limited else ON_DEMAND_MAX_SHARDS_UNLIMITED
+        self._max_shards = usual if max_shards is None else max_shards
         self._shard_quota = shard_quota
         self._scaling: dict[str, asyncio.Task[None]] = {}
         self._refused: dict[str, str] = {}  # what was logged last, by stream uid
