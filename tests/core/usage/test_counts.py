@@ -33,6 +33,8 @@ SIZES = st.one_of(
 @given(st.lists(st.tuples(SIZES, KEYS), min_size=1, max_size=20), st.booleans())
 @example([(1023, "k"), (1023, "k")], False)
 @example([(0, "")], False)
+@example([(1024, "k"), (1024, "l")], False)
+@example([(1024, "k"), (1024, "")], False)
 def test_units_are_rounded_up_record_by_record(
     records: list[tuple[int, str]], is_uniform: bool
 ) -> None:

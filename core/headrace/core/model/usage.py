@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from operator import add
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -215,14 +214,16 @@ def billed_units(sizes: Sequence[int], keys: Sequence[str], extent: Extent) -> t
     count, most = len(sizes), extent.largest + extent.longest_key
     if most <= KIB:
         return count, count
-    least = min(sizes)
-    payloads: list[int] = []
+    least = max(min(sizes) + ("" not in keys), 1)  # a key has a byte at least, if it is there
     result: list[int] = []
     for unit in (PUT_UNIT_BYTES, KIB):
-        fewest = max(-(-least // unit), 1)
+        fewest = -(-least // unit)
         if fewest == -(-most // unit):
             result.append(count * fewest)
             continue
-        payloads = payloads or list(map(add, sizes, map(len, map(str.encode, keys))))
-        result.append(sum([-(-payload // unit) or 1 for payload in payloads]))
+        is_ascii = extent.longest_key == MAX_PARTITION_KEY_CHARS
+        key_sizes = map(len, keys) if is_ascii else map(len, map(str.encode, keys))
+        more = unit - 1
+        units = [(size + key + more) // unit for size, key in zip(sizes, key_sizes, strict=True)]
+        result.append(sum(units) + units.count(0))  # of nothing, one is paid too
     return result[0], result[1]
