@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -61,11 +61,12 @@ def records_by_hour(one: dict[str, Any]) -> dict[str, int]:
     return {hour["hour"][11:16]: hour["records_in"] for hour in one["hours"]}
 
 
-async def settle_threads(clock: ManualClock) -> None:
-    """Let what was handed to a thread come back."""
-    for _ in range(20):
-        await asyncio.sleep(0.005)
-        await clock.settle()
+async def until(condition: Callable[[], bool], clock: ManualClock) -> None:
+    """Let what was handed to a thread come back, and what failed be tried again."""
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.005)
+            await clock.advance(100)
 
 
 async def test_hours_roll_by_the_clock_and_survive_a_restart(tmp_path: Path) -> None:
@@ -183,20 +184,19 @@ async def test_a_full_disk_stops_nobody_and_the_counts_follow(
         await client.ensure_stream("s", shards=1)
         await put(client, 1)
         await clock.advance(10_000)
-        await settle_threads(clock)
+        await until(lambda: stored_records(path) == 1, clock)
         store.is_full = True
         for _ in range(5):
             await put(client, 10)
+            tried = store.attempts
             await clock.advance(10_000)
-            await settle_threads(clock)
-        assert store.attempts >= 5
+            await until(lambda tried=tried: store.attempts > tried, clock)  # type: ignore[misc]
         assert stored_records(path) == 1
         (one,) = await usage_of(client)  # also what is not stored yet
         assert one["total"]["records_in"] == 51
         store.is_full = False
         await clock.advance(20_000)
-        await settle_threads(clock)
-        assert stored_records(path) == 51
+        await until(lambda: stored_records(path) == 51, clock)
     said = [r.getMessage() for r in caplog.records if r.name == "headrace.core"]
     assert said[:2] == [  # once, however often it was tried
         "database or disk is full; counting goes on in memory",
@@ -205,12 +205,13 @@ async def test_a_full_disk_stops_nobody_and_the_counts_follow(
 
 
 def stored_records(path: Path) -> int:
-    with sqlite3.connect(path) as db:
-        found = db.execute("SELECT sum(records_in) FROM stream_hours").fetchone()
-        by_shard = db.execute("SELECT sum(records_in) FROM shard_hours").fetchone()
-    db.close()
-    assert found == by_shard
-    return int(found[0])
+    with closing(sqlite3.connect(path)) as db:
+        (found,) = db.execute(
+            "SELECT (SELECT sum(records_in) FROM stream_hours), "
+            "(SELECT sum(records_in) FROM shard_hours)"
+        ).fetchall()
+    assert found[0] == found[1]
+    return int(found[0] or 0)
 
 
 async def test_a_batch_whose_answer_was_lost_is_not_added_twice(tmp_path: Path) -> None:
@@ -220,18 +221,17 @@ async def test_a_batch_whose_answer_was_lost_is_not_added_twice(tmp_path: Path) 
     async with client_here(tmp_path / "data", clock, usage_store=store) as client:
         await client.ensure_stream("s", shards=1)
         store.loses_answers = True
-        for _ in range(4):
+        for i in range(4):
             await put(client, 10)
+            tried = store.attempts
             await clock.advance(10_000)
-            await settle_threads(clock)
+            await until(lambda tried=tried: store.attempts > tried, clock)  # type: ignore[misc]
             (one,) = await usage_of(client)
-        assert one["total"]["records_in"] == 40
-        attempts = store.attempts
+            assert one["total"]["records_in"] == 10 * (i + 1)
         store.loses_answers = False
         await clock.advance(20_000)
-        await settle_threads(clock)
-        assert store.attempts > attempts
-        assert stored_records(path) == 40
+        await until(lambda: stored_records(path) == 40, clock)
+        await clock.advance(60_000)
         (one,) = await usage_of(client)
         assert one["total"]["records_in"] == 40
     assert stored_records(path) == 40
