@@ -60,7 +60,8 @@ class Metering:
         self._ticked_ms = self._clock.monotonic_ms()
         self._minute = Minute()
         self._minute_ms: int | None = None  # when it began; None while nothing happens
-        self._woken = asyncio.Event()
+        self._is_woken = False
+        self._rest: asyncio.Timeout | None = None  # sleep that ends when something is counted
         self._peaks: dict[str, PeakWindow] = {}
         self.peaks_known = asyncio.Event()
         """Set once the peaks from before this start are known."""
@@ -68,7 +69,7 @@ class Metering:
         """What shards took in the last whole minute, by stream uid; none is none."""
         self.on_minute: Callable[[], None] | None = None
         """Called when `rates` are new, and when there is nothing new for a while."""
-        usage.on_first = self._woken.set
+        usage.on_first = self._wake
         catalog.before_removal.append(self.tick)  # what a stream was up to its end
 
     # -- ticking -------------------------------------------------------------------------------
@@ -80,7 +81,7 @@ class Metering:
             self.tick()
         self.tick()
         if not self._usage.is_empty:
-            self._woken.set()
+            self._is_woken = True
         while True:
             if self._minute_ms is None and not self._keeper.has_unstored:
                 await self._sleep_or_wake(min(self._options.idle_ms, self._to_hour_ms()))
@@ -101,13 +102,21 @@ class Metering:
 
     async def _sleep_or_wake(self, duration_ms: int) -> None:
         """Sleep, or until something is counted."""
-        sleeping = asyncio.ensure_future(self._clock.sleep_ms(duration_ms))
-        waking = asyncio.ensure_future(self._woken.wait())
+        if self._is_woken:
+            return
         try:
-            await asyncio.wait([sleeping, waking], return_when=asyncio.FIRST_COMPLETED)
+            async with asyncio.timeout(None) as self._rest:
+                await self._clock.sleep_ms(duration_ms)
+        except TimeoutError:
+            pass  # woken
         finally:
-            sleeping.cancel()
-            waking.cancel()
+            self._rest = None
+
+    def _wake(self) -> None:
+        self._is_woken = True
+        if self._rest is not None:
+            self._rest.reschedule(asyncio.get_running_loop().time())
+            self._rest = None
 
     def tick(self) -> None:
         """Take what has been counted until now."""
@@ -127,7 +136,7 @@ class Metering:
         elif self._minute_ms is None and self.on_minute is not None:
             self.rates = {}
             self.on_minute()
-        self._woken.clear()
+        self._is_woken = False
 
     def _keep(self, hour: int, taken: Taken) -> None:
         pending = self._keeper.pending
