@@ -211,8 +211,13 @@ async def server_here(
     data: Path, clock: ManualClock | None = None, **config: Any
 ) -> AsyncIterator[Server]:
     """A server in this event loop, for tests that own its clock or its files."""
-    files = config.pop("files", None)
-    server = Server(ServerConfig(port=0, data=data, **config), clock=clock, files=files)
+    files, usage_store = config.pop("files", None), config.pop("usage_store", None)
+    server = Server(
+        ServerConfig(port=0, data=data, **config),
+        clock=clock,
+        files=files,
+        usage_store=usage_store,
+    )
     await server.start()
     try:
         yield server

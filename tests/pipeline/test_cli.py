@@ -37,6 +37,7 @@ VERBS = [
     ["streams", "delete"],
     ["put"],
     ["tail"],
+    ["usage"],
 ]
 
 
@@ -68,6 +69,9 @@ def test_help_of_serve_is_one_and_the_same(scripted: Environment) -> None:
         ["serve", "--port", "70000"],
         ["serve", "--limits", "some"],
         ["serve", "--cors-origin", "example.com"],
+        ["serve", "--on-demand-max-shards", "0"],
+        ["usage", "--hours", "0"],
+        ["usage", "s", "--by", "week"],
         ["serve", "--host", "0.0.0.0", "--port", "0"],
         ["tail", "s", "--from-beginning", "--since", "5m"],
         ["tail", "s", "--since", "yesterday"],

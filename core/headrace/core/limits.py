@@ -24,6 +24,11 @@ MIN_RETENTION_HOURS = 24
 MAX_RETENTION_HOURS = 8760
 DEFAULT_SHARD_QUOTA = 20_000  # default quota of the large regions, on-demand and provisioned alike
 ON_DEMAND_SHARDS = 4  # an on-demand stream starts with four
+# how far traffic alone takes an on-demand stream, unless configured. At AWS: 200 MB/s of writes by
+# default in most regions. Without limits a shard takes what the disk does, so more of them only
+# serve readers in parallel.
+ON_DEMAND_MAX_SHARDS_LIMITED = 200
+ON_DEMAND_MAX_SHARDS_UNLIMITED = 32
 MAX_SCALED_SHARDS = 10_000  # UpdateShardCount documentation
 MAX_TAGS = 50  # AddTagsToStream documentation
 MAX_CONSUMERS = 20  # RegisterStreamConsumer documentation, as the next two

@@ -28,6 +28,8 @@ from headrace.core.access_key import AccessKey
 from headrace.core.allocator import keep_freed_memory
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.engine.embedded.engine import EmbeddedEngine
+from headrace.core.engine.embedded.usage_store import SqliteUsageStore
+from headrace.core.engine.seam import UsageStore
 from headrace.core.errors import ConfigError, HeadraceError
 from headrace.core.listener.guard import MAX_HELD_BYTES, PATIENCE_S, Guard
 from headrace.core.listener.protocol import FirstBytesProtocol
@@ -38,7 +40,11 @@ from headrace.core.service.call_rates import CallRates
 from headrace.core.service.capacity import Capacity
 from headrace.core.service.catalog import Catalog
 from headrace.core.service.consumers import ConsumerService
+from headrace.core.service.metering import Metering, MeteringOptions
+from headrace.core.service.on_demand import OnDemandScaler
 from headrace.core.service.streams import StreamService
+from headrace.core.service.usage import Usage
+from headrace.core.service.usage_report import UsageService
 from headrace.core.wire.app import App, KinesisApp
 from headrace.core.wire.auth import Authenticator
 from headrace.core.wire.cors import Cors
@@ -63,6 +69,8 @@ class ServerConfig:
     `cors.check_origin` gives them; none is any page with keys, this machine's without. `limits` is
     `off` (the hardware is the limit) or `aws` (what the service allows). `state_delay_ms` is how
     long CREATING, UPDATING and DELETING last. With `tls` the port speaks TLS only.
+    `on_demand_max_shards` is how far traffic alone takes an on-demand stream: 200 with AWS's
+    limits, 32 without, unless given.
 
     `idle_s` is how long a connection without a request is kept; what the other bounds on
     connections are for is told in `listener.guard`. `max_connections` None is as many as the limit
@@ -82,6 +90,8 @@ class ServerConfig:
     patience_s: float = PATIENCE_S
     max_connections: int | None = None
     max_held_bytes: int = MAX_HELD_BYTES
+    on_demand_max_shards: int | None = None
+    metering: MeteringOptions | None = None
 
 
 class _Uvicorn(uvicorn.Server):
@@ -96,11 +106,17 @@ class Server:
     """One data folder served on one address."""
 
     def __init__(
-        self, config: ServerConfig, *, clock: Clock | None = None, files: Files | None = None
+        self,
+        config: ServerConfig,
+        *,
+        clock: Clock | None = None,
+        files: Files | None = None,
+        usage_store: UsageStore | None = None,
     ) -> None:
         self._config = config
         self._clock = clock or SystemClock()
         self._files = files
+        self._usage_store = usage_store
         self._endpoint = ""
         self._tls: ServerTls | None = None
         self._tasks: list[asyncio.Task[Any]] = []
@@ -126,10 +142,12 @@ class Server:
         rates = CallRates(self._clock) if is_limited else None
         if capacity is not None:
             self._catalog.on_removal.append(capacity.forget)
-        self._dispatcher = Dispatcher(self._catalog, self._streams, capacity, rates)
-        authenticator = Authenticator(self._config.access_keys, self._clock)
+        self._dispatcher = Dispatcher(
+            self._catalog, self._streams, self._usage, self._metered, capacity, rates
+        )
+        self._authenticator = Authenticator(self._config.access_keys, self._clock)
         cors = Cors(self._config.cors_origins, has_keys=bool(self._config.access_keys))
-        app = KinesisApp(self._dispatcher, authenticator, self._management, cors)
+        app = KinesisApp(self._dispatcher, self._authenticator, self._management, cors)
         config = uvicorn.Config(
             app,
             http=partial(FirstBytesProtocol, guard=_guard(self._config)),  # type: ignore[arg-type]
@@ -152,6 +170,7 @@ class Server:
                 raise HeadraceError("the HTTP server ended while starting")
             await asyncio.sleep(0.001)
         self._tasks.append(asyncio.create_task(self._trim()))
+        self._tasks.append(asyncio.create_task(self._metering.run()))
         # takes a fifth of a second: after the first answers, and before somebody waits for it
         self._tasks.append(asyncio.create_task(asyncio.to_thread(service_model)))
 
@@ -173,11 +192,27 @@ class Server:
         await self._catalog.open_all()
         await self._streams.resume()
         await ConsumerService(self._catalog, self._streams.transitions).resume()
+        self._open_usage()
+
+    def _open_usage(self) -> None:
+        config = self._config
+        store = self._usage_store or SqliteUsageStore(config.data / "usage.sqlite")
+        self._usage = Usage()
+        self._metering = Metering(self._catalog, self._usage, store, config.metering)
+        self._metered = UsageService(self._catalog, self._metering)
+        self._scaler = OnDemandScaler(
+            self._catalog,
+            self._streams.updates,
+            self._metering,
+            max_shards=config.on_demand_max_shards,
+            is_limited=config.limits == "aws",
+        )
 
     def _management(self) -> App:
         from headrace.core.wire.management import management_app  # brings FastAPI: not at start
 
-        return management_app(self._catalog)
+        authenticator = self._authenticator if self._config.access_keys else None
+        return management_app(self._catalog, self._metered, authenticator)
 
     async def _trim(self) -> None:
         while True:
@@ -205,6 +240,8 @@ class Server:
         self._dispatcher.close()
         self._uvicorn.should_exit = True
         await asyncio.gather(self._serving, return_exceptions=True)
+        await self._scaler.close()
+        await self._metering.close()
         await self._streams.close()
         await self._engine.close()
 

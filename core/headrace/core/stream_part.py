@@ -69,6 +69,7 @@ class StreamPart(Part):
                 access_keys=self.config.access_keys(),
                 cors_origins=self.config.cors_origins,
                 limits=self.config.limits,
+                on_demand_max_shards=self.config.on_demand_max_shards,
                 tls=self.config.tls.config(self.context.base) if self.config.tls else None,
             )
         )

@@ -22,6 +22,7 @@ from headrace.core.limits import (
     DEFAULT_REGION,
     DEFAULT_SHARD_QUOTA,
     MAX_RETENTION_HOURS,
+    MAX_SCALED_SHARDS,
     MIN_RETENTION_HOURS,
 )
 from headrace.core.part import StreamTarget
@@ -174,6 +175,13 @@ class StreamSection(BaseModel):
         "off",
         description="aws: the limits of the service on throughput, calls and streams; off: the "
         "hardware's",
+    )
+    on_demand_max_shards: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_SCALED_SHARDS,
+        description="shards that traffic alone can give an on-demand stream "
+        "(200 with limits: aws, else 32)",
     )
     tls: Annotated[TlsSection | None, BeforeValidator(_tls)] = Field(
         None, description="true, or a certificate and its key: serve over TLS"

@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 
 from headrace.core.engine.embedded.group_commit import InLoop
 from headrace.core.engine.embedded.shard_log import EmbeddedShardLog
-from headrace.core.engine.seam import ShardPut, StampedRecord
+from headrace.core.engine.seam import OnceAnswer, ShardPut, StampedRecord
 from headrace.core.errors import InternalFailure, ProducerFenced, StorageFull
 from headrace.core.limits import PRODUCER_SILENCE_MS
 from headrace.core.log.stream_log import StreamLog, StreamLogOptions
@@ -116,7 +116,7 @@ class IdempotentPut(RuleBasedStateMachine):
     def current(self, producer: str) -> str:
         return f"{producer}.{self.epochs[producer]}"
 
-    async def send(self, name: str, first: int, upto: int) -> list[str]:
+    async def send(self, name: str, first: int, upto: int) -> OnceAnswer:
         producer, _, epoch = name.partition(".")
         # where a record goes is a pure function of its place, as an agent's key is
         records = [
@@ -144,7 +144,8 @@ class IdempotentPut(RuleBasedStateMachine):
         name = self.current(producer)
         first = max(self.acknowledged[name] - back, 0)
         upto = self.acknowledged[name] + count
-        numbers = self.runner.run(self.send(name, first, upto))
+        numbers, stored_now = self.runner.run(self.send(name, first, upto))
+        assert sum(map(len, stored_now.values())) <= count
         assert len(numbers) == upto - first and all(numbers)
         self.has_been_sent(name, upto)
 
@@ -321,8 +322,10 @@ async def test_a_record_twice_in_one_request_is_stored_once(tmp_path: Path) -> N
     log = await store.open([])
     text = b64encode(b"p:1").decode()
     twice = [StampedRecord(0, 1, text, "k", 5, 4, 1)] * 2
-    numbers = await log.append_once("p", 0, twice)
+    numbers, fresh = await log.append_once("p", 0, twice)
     assert numbers[0] == numbers[1]
+    assert fresh == {0: [0]}
+    assert (await log.append_once("p", 0, twice)).stored == {}
     assert await stored(log, range(1)) == [("p", 1)]
     await log.close()
 

@@ -161,10 +161,10 @@ def _begin(state: StreamsState, stream: StreamState, command: BeginUpdate) -> No
         raise not_active(stream)
     if command.pending.mode == "ON_DEMAND" and stream.mode != "ON_DEMAND":
         check_on_demand(state, command.account, command.region, command.on_demand_quota)
-    if command.pending.split is not None:
-        check_split(stream, command.pending.split[0], int(command.pending.split[1]))
-    if command.pending.merge is not None:
-        check_merge(stream, *command.pending.merge)
+    for number, at in command.pending.all_splits:
+        check_split(stream, number, int(at))
+    for pair in command.pending.all_merges:
+        check_merge(stream, *pair)
     stream.status = "UPDATING"
     stream.pending = command.pending
     kind = command.pending.kind
@@ -186,10 +186,10 @@ def _finish(stream: StreamState, at_ms: int) -> None:
         return
     if pending.shard_count is not None:
         scale(stream, pending.shard_count, at_ms)
-    if pending.split is not None:
-        split(stream, pending.split[0], int(pending.split[1]), at_ms)
-    if pending.merge is not None:
-        merge(stream, *pending.merge, at_ms)
+    for number, at in pending.all_splits:
+        split(stream, number, int(at), at_ms)
+    for pair in pending.all_merges:
+        merge(stream, *pair, at_ms)
     if pending.mode is not None:
         stream.mode = pending.mode
         if pending.mode == "PROVISIONED":

@@ -62,7 +62,8 @@ class PendingUpdate(msgspec.Struct, kw_only=True, frozen=True):
     """What an UPDATING stream becomes when it is ACTIVE again; None: as it is.
 
     `encryption` is NONE or KMS, the latter with `key_id`. `split` is a shard and the hash key at
-    which it is split, `merge` two adjacent shards.
+    which it is split, `merge` two adjacent shards; `splits` and `merges` are several at once, no
+    shard twice, for a stream that scales by itself.
     """
 
     shard_count: int | None = None
@@ -72,6 +73,16 @@ class PendingUpdate(msgspec.Struct, kw_only=True, frozen=True):
     encryption: str | None = None
     key_id: str | None = None
     warm_mibps: int | None = None
+    splits: tuple[tuple[int, str], ...] = ()
+    merges: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def all_splits(self) -> tuple[tuple[int, str], ...]:
+        return self.splits if self.split is None else (self.split, *self.splits)
+
+    @property
+    def all_merges(self) -> tuple[tuple[int, int], ...]:
+        return self.merges if self.merge is None else (self.merge, *self.merges)
 
     @property
     def kind(self) -> str:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from headrace.core.errors import HeadraceError
 from headrace.core.model.hashing import HashKeyRange
 from headrace.core.model.sequence import Position
+from headrace.core.model.usage import Peak, StreamIdentity, UsageBatch, UsageRows
 
 
 class LogClosed(HeadraceError):
@@ -51,6 +52,13 @@ class StampedRecord:
     is_encrypted: bool = False
 
 
+class OnceAnswer(NamedTuple):
+    """A sequence number per record; `stored` are the indexes of those stored now, by shard."""
+
+    numbers: list[str]
+    stored: dict[int, list[int]]
+
+
 class RecordSlice(Protocol):
     """Part of a shard as read: JSON objects joined by commas."""
 
@@ -84,8 +92,8 @@ class ShardLog(Protocol):
 
     async def append_once(
         self, producer_id: str, epoch: int, records: Sequence[StampedRecord]
-    ) -> list[str]:
-        """Store records unless the producer has stored their sequences; returns their numbers.
+    ) -> OnceAnswer:
+        """Store records unless the producer has stored their sequences.
 
         `records` are in the producer's order. A record already stored is answered with the
         number of the last one stored in its place. Raises ProducerFenced, with nothing stored,
@@ -153,6 +161,41 @@ class ControlLog(Protocol):
         """
 
     async def close(self) -> None: ...
+
+
+class UsageStore(Protocol):
+    """Where usage is kept by the hour. Blocking; any thread may call. Each raises StorageError."""
+
+    def last_batch(self) -> int:
+        """The number of the last batch that was added; 0 before the first."""
+
+    def add(self, batch: UsageBatch) -> None:
+        """Add a batch, unless one of its number or a later one was added already.
+
+        So one that was refused, or whose answer was lost, may be added again.
+        """
+
+    def prune(self, hour: int) -> None:
+        """Forget what at that Unix hour is too old to be kept."""
+
+    def identities(self) -> list[StreamIdentity]:
+        """The streams of which there is anything, those that are gone too."""
+
+    def read(
+        self, streams: Sequence[StreamIdentity], since_hour: int, *, whole: bool
+    ) -> tuple[int, list[UsageRows]]:
+        """The last batch's number, and the streams' rows from an hour on.
+
+        With `whole`, also those of shards and consumers.
+        """
+
+    def stream_peaks(self, since_hour: int) -> dict[str, list[tuple[int, Peak]]]:
+        """By stream uid: (hour, its busiest minute), in the order of the hours."""
+
+    def shard_peaks(self, uid: str, since_hour: int) -> dict[int, Peak]:
+        """The busiest minute since then of each of a stream's shards."""
+
+    def close(self) -> None: ...
 
 
 class Engine(Protocol):

@@ -14,8 +14,8 @@ def decoded_size(text: str) -> int:
     return len(text) * 3 // 4 - (text.endswith("=") + text.endswith("=="))
 
 
-def total_decoded_size(texts: Sequence[str]) -> int | None:
-    """Bytes that all texts hold together; None if any of them is not base64 as AWS takes it.
+def decoded_sizes(texts: Sequence[str]) -> list[int] | None:
+    """Bytes that each text holds; None if any of them is not base64 as AWS takes it.
 
     Refused too are bits set after the data: some readers' decoders refuse those, and would stay
     behind on such a record for ever. (Decoding each text beats decoding all joined: the copies
@@ -23,12 +23,12 @@ def total_decoded_size(texts: Sequence[str]) -> int | None:
     """
     try:
         # by position: keywords would double what the call costs
-        total = sum([len(_decode(text, None, True)) for text in texts])
+        sizes = [len(_decode(text, None, True)) for text in texts]
     except (binascii.Error, ValueError):
         return None
     if _BITS_AFTER_DATA.search("\n".join([text[-3:] for text in texts])):
         return None
-    return total
+    return sizes
 
 
 _decode = pybase64.b64decode

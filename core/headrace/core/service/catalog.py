@@ -67,6 +67,7 @@ class Catalog:
         self._open: dict[str, OpenStream] = {}
         self._damaged: dict[str, str] = {}
         self.on_removal: list[Callable[[str], None]] = []  # told the uid of a stream that is gone
+        self.before_removal: list[Callable[[], None]] = []  # of any stream
 
     @property
     def state(self) -> ControlState:
@@ -107,6 +108,8 @@ class Catalog:
 
     async def remove(self, stream: StreamState) -> None:
         """Delete the log, then forget the stream."""
+        for look in self.before_removal:
+            look()
         self._open.pop(stream.uid, None)
         self._damaged.pop(stream.uid, None)
         await self.engine.delete_log(stream.uid)

@@ -19,25 +19,22 @@ from headrace.core.errors import (
     StorageFull,
     ValidationError,
 )
-from headrace.core.limits import (
-    MAX_PARTITION_KEY_CHARS,
-    MAX_PUT_REQUEST_BYTES,
-    MIB,
-)
-from headrace.core.model.blobs import decoded_size
+from headrace.core.limits import MAX_PUT_REQUEST_BYTES, MIB
 from headrace.core.model.hashing import MAX_HASH_KEY, hash_key
 from headrace.core.model.sequence import parse
 from headrace.core.model.shards import shard_id
+from headrace.core.model.usage import Extent, extent_of
 from headrace.core.service.caller import Caller
 from headrace.core.service.capacity import Capacity
 from headrace.core.service.catalog import Catalog, OpenStream
 from headrace.core.service.distribution import Spreading, stamped_hash_keys
 from headrace.core.service.dry_run import refuse_dry_run
+from headrace.core.service.usage import Usage
 
 
 @dataclass(slots=True)
 class PutColumns:
-    """The records of a put, by column. `data` is valid base64 text of `data_bytes` in all.
+    """The records of a put, by column. `data` is valid base64 text, `sizes` the bytes it holds.
 
     `path` is where errors say that a record's members lie, `{}` being its number. A record
     without a partition key has an empty one; `is_keyless` says that there are such.
@@ -46,19 +43,25 @@ class PutColumns:
     data: Sequence[str]
     keys: Sequence[str]
     explicit: Sequence[str | None] | None
-    data_bytes: int
+    sizes: Sequence[int]
     path: str
     is_keyless: bool = False
 
+    def sizes_at(self, indexes: Sequence[int]) -> Sequence[int]:
+        """The sizes of the records at these indexes."""
+        sizes = self.sizes
+        if sizes.count(sizes[0]) == len(sizes):  # see `extent_of`
+            return [sizes[0]] * len(indexes)
+        return list(map(sizes.__getitem__, indexes))
+
     def only(self, kept: Sequence[int]) -> PutColumns:
         """The records at these indexes."""
-        data = [self.data[i] for i in kept]
         explicit = self.explicit
         return PutColumns(
-            data,
+            [self.data[i] for i in kept],
             [self.keys[i] for i in kept],
             None if explicit is None else [explicit[i] for i in kept],
-            sum(map(decoded_size, data)),
+            [self.sizes[i] for i in kept],
             self.path,
         )
 
@@ -93,9 +96,10 @@ class PutAnswer:
 class PutService:
     """Puts on a catalog of streams."""
 
-    def __init__(self, catalog: Catalog, capacity: Capacity | None = None) -> None:
+    def __init__(self, catalog: Catalog, usage: Usage, capacity: Capacity | None = None) -> None:
         """Without `capacity` the hardware is the limit."""
         self._catalog = catalog
+        self._usage = usage
         self._capacity = capacity
         self._spreading = Spreading()
 
@@ -125,7 +129,8 @@ class PutService:
                 raise _keyless(columns) from None
             raise
         opened = self._catalog.opened(stream)
-        self._check_sizes(stream, columns)
+        extent = extent_of(columns.sizes, columns.keys)
+        _check_sizes(stream, columns, extent)
         if ordering is not None:
             _check_ordering(ordering, stream, opened)
         if columns.explicit is not None:
@@ -134,7 +139,7 @@ class PutService:
             _check_stamp(stamp, len(columns.data))
         routes = self._routes(stream, opened, columns, stamp)
         refuse_dry_run(is_dry)
-        answer = await self._put_within_capacity(stream, opened, columns, routes, stamp)
+        answer = await self._put_within_capacity(stream, opened, columns, routes, stamp, extent)
         if stream.key_id is not None:
             answer.encryption = stream.encryption
         return answer
@@ -159,18 +164,19 @@ class PutService:
         columns: PutColumns,
         routes: list[int],
         stamp: Stamp | None,
+        extent: Extent,
     ) -> PutAnswer:
         if self._capacity is None:
-            return await self._store(opened, columns, routes, stamp)
+            return await self._store(opened, columns, routes, stamp, extent)
         sizes = [
-            decoded_size(text) + len(key.encode())
-            for text, key in zip(columns.data, columns.keys, strict=True)
+            size + len(key.encode()) for size, key in zip(columns.sizes, columns.keys, strict=True)
         ]
         refused = self._capacity.admit(
             stream, opened.routing.shards, routes, sizes, in_order=stamp is not None
         )
         if not refused:
-            return await self._store(opened, columns, routes, stamp)
+            return await self._store(opened, columns, routes, stamp, extent)
+        self._usage.refused(stream, opened.routing.shards, routes, sizes, list(refused))
         kept = [i for i in range(len(routes)) if i not in refused]
         answer = PutAnswer([""] * len(routes), [""] * len(routes), refused)
         if kept:
@@ -179,6 +185,7 @@ class PutService:
                 columns.only(kept),
                 [routes[i] for i in kept],
                 None if stamp is None else stamp.only(kept),
+                extent,
             )
             for at, i in enumerate(kept):
                 answer.sequence_numbers[i] = stored.sequence_numbers[at]
@@ -186,16 +193,23 @@ class PutService:
         return answer
 
     async def _store(
-        self, opened: OpenStream, columns: PutColumns, routes: list[int], stamp: Stamp | None
+        self,
+        opened: OpenStream,
+        columns: PutColumns,
+        routes: list[int],
+        stamp: Stamp | None,
+        extent: Extent,
     ) -> PutAnswer:
         try:
             if stamp is not None:
-                return await self._put_once(opened, columns, routes, stamp)
-            return await self._put(opened, columns, routes)
+                return await self._put_once(opened, columns, routes, stamp, extent)
+            return await self._put(opened, columns, routes, extent)
         except StorageFull as error:
             raise ServiceUnavailable(str(error)) from error
 
-    async def _put(self, opened: OpenStream, columns: PutColumns, routes: list[int]) -> PutAnswer:
+    async def _put(
+        self, opened: OpenStream, columns: PutColumns, routes: list[int], extent: Extent
+    ) -> PutAnswer:
         shards = opened.routing.shards
         is_encrypted = opened.stream.key_id is not None
         data, keys = columns.data, columns.keys
@@ -205,11 +219,12 @@ class PutService:
         if len(indexes) == 1:
             shard = shards[routes[0]]
             put = ShardPut(
-                shard.number, shard.created_s, data, keys, columns.data_bytes, is_encrypted
+                shard.number, shard.created_s, data, keys, extent.data_bytes, is_encrypted
             )
             (numbers,) = await opened.log.append([put])
+            self._usage.put(opened.stream, shard.number, columns.sizes, keys, extent)
             return PutAnswer(numbers, [shard.id] * len(numbers))
-        share = columns.data_bytes // len(indexes)
+        share = extent.data_bytes // len(indexes)
         puts = [
             ShardPut(
                 shards[route].number,
@@ -222,6 +237,9 @@ class PutService:
             for route, group in indexes.items()
         ]
         answers = await opened.log.append(puts)
+        for put, group in zip(puts, indexes.values(), strict=True):
+            sizes = columns.sizes_at(group)
+            self._usage.put(opened.stream, put.shard, sizes, put.keys, extent)
         # each shard's numbers come in the order of its records: deal them out again
         deal = {route: iter(numbers) for route, numbers in zip(indexes, answers, strict=True)}
         ids = {route: shards[route].id for route in indexes}
@@ -230,7 +248,12 @@ class PutService:
         )
 
     async def _put_once(
-        self, opened: OpenStream, columns: PutColumns, routes: list[int], stamp: Stamp
+        self,
+        opened: OpenStream,
+        columns: PutColumns,
+        routes: list[int],
+        stamp: Stamp,
+        extent: Extent,
     ) -> PutAnswer:
         shards = opened.routing.shards
         is_encrypted = opened.stream.key_id is not None
@@ -252,29 +275,27 @@ class PutService:
                 zip(routes, columns.data, columns.keys, stamp.sequences, strict=True)
             )
         ]
-        numbers = await opened.log.append_once(stamp.producer_id, stamp.epoch, records)
+        numbers, stored = await opened.log.append_once(stamp.producer_id, stamp.epoch, records)
+        for shard, group in stored.items():  # what was there already is no use made of the stream
+            chosen = [columns.keys[i] for i in group]
+            self._usage.put(opened.stream, shard, columns.sizes_at(group), chosen, extent)
         return PutAnswer(numbers, [_shard_of(number) for number in numbers])
 
-    def _check_sizes(self, stream: StreamState, columns: PutColumns) -> None:
-        limit = stream.max_record_kib * 1024
-        data, keys = columns.data, columns.keys
-        # cheap bound first: only a request with something large in it is looked at by record
-        if max(map(len, data)) // 4 * 3 + 4 * MAX_PARTITION_KEY_CHARS > limit:
-            over = [
-                i
-                for i, (text, key) in enumerate(zip(data, keys, strict=True))
-                if decoded_size(text) + len(key.encode()) > limit
-            ]
-            if over:
-                rule = f"Member must have length less than or equal to {limit}"
-                raise broken_members(f"Value at '{columns.path}data'", over, rule)
-        key_bytes = 4 * sum(map(len, keys))  # at most
-        if columns.data_bytes + key_bytes > MAX_PUT_REQUEST_BYTES:
-            key_bytes = sum(len(key.encode()) for key in keys)
-            if columns.data_bytes + key_bytes > MAX_PUT_REQUEST_BYTES:
-                raise InvalidArgument(
-                    f"Records size exceeds {MAX_PUT_REQUEST_BYTES // MIB} MB limit"
-                )
+
+def _check_sizes(stream: StreamState, columns: PutColumns, extent: Extent) -> None:
+    limit = stream.max_record_kib * 1024
+    # cheap bound first: only a request with something large in it is looked at by record
+    if extent.largest + extent.longest_key > limit:
+        over = [
+            i
+            for i, (size, key) in enumerate(zip(columns.sizes, columns.keys, strict=True))
+            if size + len(key.encode()) > limit
+        ]
+        if over:
+            rule = f"Member must have length less than or equal to {limit}"
+            raise broken_members(f"Value at '{columns.path}data'", over, rule)
+    if extent.payload_bytes > MAX_PUT_REQUEST_BYTES:
+        raise InvalidArgument(f"Records size exceeds {MAX_PUT_REQUEST_BYTES // MIB} MB limit")
 
 
 def broken_members(subject: str, indexes: Sequence[int], rule: str) -> ValidationError:

@@ -9,14 +9,16 @@ from typing import Any
 
 from headrace.core.control.stream_state import ShardState, StreamState, find_shard, not_found
 from headrace.core.engine.seam import LogClosed, RecordSlice
-from headrace.core.errors import InvalidArgument, ResourceNotFound
+from headrace.core.errors import InvalidArgument, ResourceNotFound, ThroughputExceeded
 from headrace.core.limits import MAX_GET_BYTES
 from headrace.core.model.sequence import BEGINNING, MAX_INDEX, ORDINAL_BITS, Position, parse
 from headrace.core.model.shards import shard_id, shard_number
 from headrace.core.service.caller import Caller
 from headrace.core.service.capacity import Capacity, metered
 from headrace.core.service.catalog import Catalog, OpenStream
+from headrace.core.service.dry_run import refuse_dry_run
 from headrace.core.service.iterators import IteratorCodec
+from headrace.core.service.usage import Usage
 
 
 @dataclass(slots=True)
@@ -42,9 +44,10 @@ class ShardRead:
 class ReadService:
     """Reads on a catalog of streams."""
 
-    def __init__(self, catalog: Catalog, capacity: Capacity | None = None) -> None:
+    def __init__(self, catalog: Catalog, usage: Usage, capacity: Capacity | None = None) -> None:
         """Without `capacity` the hardware is the limit."""
         self._catalog = catalog
+        self._usage = usage
         self._capacity = capacity
         self._clock = catalog.clock
         self._iterators = IteratorCodec(catalog.engine.secret)
@@ -134,7 +137,9 @@ class ReadService:
 
     # -- get -----------------------------------------------------------------------------------
 
-    async def get(self, caller: Caller, token: str, limit: int) -> GetAnswer:
+    async def get(
+        self, caller: Caller, token: str, limit: int, *, is_dry: bool = False
+    ) -> GetAnswer:
         """Records from where the iterator points, at most `limit` and 10 MiB."""
         now_ms = self._clock.now_ms()
         iterator = self._iterators.read(token, now_ms)
@@ -155,11 +160,17 @@ class ReadService:
                 f"{stream.account} does not exist"
             )
         if self._capacity is not None:
-            self._capacity.check_read(stream, shard)
+            try:
+                self._capacity.check_read(stream, shard)
+            except ThroughputExceeded:
+                self._usage.refused_get(stream, shard.number)
+                raise
         read = await self.read(
             opened, shard, iterator.position, max_records=limit, max_bytes=MAX_GET_BYTES
         )
+        refuse_dry_run(is_dry)
         found = read.slice
+        self._usage.got(stream, shard.number, found, read.millis_behind_latest)
         if self._capacity is not None:
             self._capacity.charge_read(stream, shard, metered(found.parts))
         if read.is_end:

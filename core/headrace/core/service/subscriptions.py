@@ -35,6 +35,7 @@ from headrace.core.service.capacity import Tank, metered, subscriber_tank
 from headrace.core.service.catalog import Catalog, OpenStream
 from headrace.core.service.dry_run import refuse_dry_run
 from headrace.core.service.reads import ReadService, shard_named
+from headrace.core.service.usage import Usage
 
 IDLE_EVENT_MS = 5_000  # how long without records until an event without any says where we are
 MAX_EVENT_BYTES = MIB
@@ -70,10 +71,13 @@ class _Subscription:
 class SubscriptionService:
     """All subscriptions of this process. Times are monotonic milliseconds."""
 
-    def __init__(self, catalog: Catalog, reads: ReadService, *, is_limited: bool = False) -> None:
+    def __init__(
+        self, catalog: Catalog, reads: ReadService, usage: Usage, *, is_limited: bool = False
+    ) -> None:
         """`is_limited`: each is sent 2 MiB/s at most."""
         self._is_limited = is_limited
         self._catalog = catalog
+        self._usage = usage
         self._clock = catalog.clock
         self._reads = reads
         self._latest: dict[_Key, _Subscription] = {}
@@ -164,6 +168,9 @@ class SubscriptionService:
             now_ms = self._clock.monotonic_ms()
             if read.slice.parts or read.is_end or now_ms >= idle_at_ms:
                 idle_at_ms = now_ms + IDLE_EVENT_MS
+                self._usage.fanned_out(
+                    stream, number, subscription.consumer, read.slice, read.millis_behind_latest
+                )
                 yield ShardEvent(
                     read.slice.parts,
                     None if read.is_end else continuation,

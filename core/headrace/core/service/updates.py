@@ -78,14 +78,14 @@ class Updates:
 
 
 def _reshards(pending: PendingUpdate) -> bool:
-    return any(p is not None for p in (pending.shard_count, pending.split, pending.merge))
+    return pending.shard_count is not None or bool(pending.all_splits or pending.all_merges)
 
 
 def _ranges(stream: StreamState, pending: PendingUpdate) -> list[HashKeyRange]:
     """Those of the shards to come that are not just old ones joined."""
-    if pending.split is not None:
-        return halves(stream, pending.split[0], int(pending.split[1]))
     if pending.shard_count is None:
-        return []
+        return [
+            half for number, at in pending.all_splits for half in halves(stream, number, int(at))
+        ]
     ends = borders(stream, pending.shard_count)
     return [HashKeyRange(start, end - 1) for start, end in pairwise([0, *ends])]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -47,6 +47,8 @@ from headrace.core.service.shards import ShardService
 from headrace.core.service.streams import StreamService
 from headrace.core.service.subscriptions import SubscriptionService
 from headrace.core.service.tags import TagService
+from headrace.core.service.usage import Usage
+from headrace.core.service.usage_report import DescribeUsageRequest, UsageService
 from headrace.core.wire import codec, event_stream, hot, validation
 
 log = logging.getLogger("headrace.core")
@@ -59,6 +61,7 @@ _PRODUCER = PRODUCER_HEADER.encode()
 _EPOCH = PRODUCER_EPOCH_HEADER.encode()
 _SEQUENCES = PRODUCER_SEQUENCES_HEADER.encode()
 
+_Request = TypeVar("_Request", bound=msgspec.Struct)
 Operation = Callable[[Caller, dict[str, Any]], Awaitable[dict[str, Any]]]
 
 
@@ -80,19 +83,22 @@ class Dispatcher:
         self,
         catalog: Catalog,
         streams: StreamService,
+        usage: Usage,
+        metered: UsageService,
         capacity: Capacity | None = None,
         rates: CallRates | None = None,
     ) -> None:
         """Without `capacity` and `rates` the hardware is the limit."""
         self._rates = rates
         is_limited = capacity is not None
-        self._puts = PutService(catalog, capacity)
-        self._reads = reads = ReadService(catalog, capacity)
+        self._puts = PutService(catalog, usage, capacity)
+        self._reads = reads = ReadService(catalog, usage, capacity)
         shards = ShardService(catalog, streams.updates)
-        self._subscriptions = SubscriptionService(catalog, reads, is_limited=is_limited)
+        self._subscriptions = SubscriptionService(catalog, reads, usage, is_limited=is_limited)
         self._leases = LeaseService(
             catalog.engine.control.submit, lambda: catalog.state.leases, clock=catalog.clock
         )
+        self._metered = metered
 
         async def get_shard_iterator(caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
             answer = await reads.get_shard_iterator(caller, request)
@@ -241,8 +247,7 @@ class Dispatcher:
             content_type == codec.JSON,
             lambda: _validate("GetRecords", codec.decode(body, content_type)),
         )
-        answer = await self._reads.get(caller, token, limit)
-        refuse_dry_run(is_dry)
+        answer = await self._reads.get(caller, token, limit, is_dry=is_dry)
         extra = [RECORDS_EXPIRED_HEADER] if answer.slice.missed else []
         return Answer(200, extra, hot.render_get_records(answer, content_type))
 
@@ -254,21 +259,28 @@ class Dispatcher:
         return Answer(200, [], event_stream.encode_events(events, content_type))
 
     async def _extension(self, caller: Caller, name: str, body: bytes) -> Answer:
-        """Headrace's own operations: leases. JSON only."""
+        """Headrace's own operations: leases and usage. JSON only."""
+        if name == "DescribeUsage":
+            asked = _decode_extension(body, DescribeUsageRequest)
+            usage = await self._metered.describe(caller, asked.stream_name, asked.hours)
+            return Answer(200, [], msgspec.json.encode(usage))
         found = LEASE_OPERATIONS.get(name)
         if found is None:
             raise UnknownOperation("")
         request_type, method = found
-        try:
-            request = msgspec.json.decode(body, type=request_type)
-        except msgspec.ValidationError as error:
-            raise ValidationError(str(error)) from error
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise Serialization(str(error)) from error
         answer = await getattr(self._leases, method)(
-            request, account=caller.account, region=caller.region
+            _decode_extension(body, request_type), account=caller.account, region=caller.region
         )
         return Answer(200, [], msgspec.json.encode(answer))
+
+
+def _decode_extension(body: bytes, request_type: type[_Request]) -> _Request:
+    try:
+        return msgspec.json.decode(body, type=request_type)
+    except msgspec.ValidationError as error:
+        raise ValidationError(str(error)) from error
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise Serialization(str(error)) from error
 
 
 def _validate(name: str, request: object) -> dict[str, Any]:

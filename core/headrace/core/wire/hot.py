@@ -16,7 +16,7 @@ import pybase64
 
 from headrace.core.errors import ThroughputExceeded, ValidationError
 from headrace.core.limits import MAX_RECORDS_PER_GET, MAX_RECORDS_PER_PUT
-from headrace.core.model.blobs import total_decoded_size
+from headrace.core.model.blobs import decoded_sizes
 from headrace.core.pieces import Pieces
 from headrace.core.service.puts import PutAnswer, PutColumns
 from headrace.core.service.reads import GetAnswer
@@ -92,14 +92,14 @@ def decode_put_records(body: bytes, is_json: bool, validate: Validate) -> PutReq
         else:
             records = request.Records
             data = [record.Data for record in records]
-            size = total_decoded_size(data)
-            if size is not None:
+            sizes = decoded_sizes(data)
+            if sizes is not None:
                 explicit = [record.ExplicitHashKey for record in records]
                 columns = PutColumns(
                     data,
                     [record.PartitionKey for record in records],
                     explicit if any(explicit) else None,
-                    size,
+                    sizes,
                     _LIST_PATH,
                 )
                 return PutRequest(request.StreamName, request.StreamARN, columns, request.DryRun)
@@ -121,11 +121,11 @@ def decode_put_record(body: bytes, is_json: bool, validate: Validate) -> PutRequ
             pass
         else:
             data = [request.Data]
-            size = total_decoded_size(data)
-            if size is not None:
+            sizes = decoded_sizes(data)
+            if sizes is not None:
                 given = request.ExplicitHashKey
                 columns = PutColumns(
-                    data, [request.PartitionKey], None if given is None else [given], size, ""
+                    data, [request.PartitionKey], None if given is None else [given], sizes, ""
                 )
                 return PutRequest(
                     request.StreamName,
@@ -151,7 +151,7 @@ def _columns(entries: Sequence[dict[str, Any]], path: str) -> PutColumns:
         [pybase64.b64encode_as_string(entry["Data"]) for entry in entries],
         [entry.get("PartitionKey", "") for entry in entries],
         explicit if any(explicit) else None,
-        sum(len(entry["Data"]) for entry in entries),
+        [len(entry["Data"]) for entry in entries],
         path,
         is_keyless=any("PartitionKey" not in entry for entry in entries),
     )

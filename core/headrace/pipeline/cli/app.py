@@ -16,6 +16,7 @@ from headrace.pipeline.cli.pipeline import check, status, up
 from headrace.pipeline.cli.records import put, tail
 from headrace.pipeline.cli.serve import SERVE_HELP, serve_main
 from headrace.pipeline.cli.streams import streams_app
+from headrace.pipeline.cli.usage import usage
 
 app = typer.Typer(
     name="headrace",
@@ -76,6 +77,7 @@ for _section, _summary in (
 app.add_typer(streams_app, rich_help_panel=_STREAM)
 app.command(rich_help_panel=_STREAM)(put)
 app.command(rich_help_panel=_STREAM)(tail)
+app.command(rich_help_panel=_STREAM)(usage)
 
 
 def run_app() -> int:

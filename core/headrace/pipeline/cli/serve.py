@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from headrace.core.access_key import AccessKey
 from headrace.core.errors import ConfigError, HeadraceError
-from headrace.core.limits import DEFAULT_ACCOUNT
+from headrace.core.limits import DEFAULT_ACCOUNT, MAX_SCALED_SHARDS
 
 if TYPE_CHECKING:
     from headrace.core.server import ServerConfig
@@ -46,6 +46,14 @@ def serve_parser() -> argparse.ArgumentParser:
         default="off",
         help="aws: the limits of the service on throughput, calls and streams; off: the "
         "hardware's (%(default)s)",
+    )
+    parser.add_argument(
+        "--on-demand-max-shards",
+        type=_shard_count,
+        metavar="COUNT",
+        help="how many shards traffic alone can give an on-demand stream (200 with --limits aws; "
+        "32 with --limits off, where a shard throttles nothing and more of them only let more "
+        "readers work side by side)",
     )
     parser.add_argument(
         "--state-delay-ms",
@@ -115,6 +123,7 @@ def _config(parsed: argparse.Namespace, environment: Mapping[str, str]) -> Serve
         cors_origins=parsed.cors_origin,
         limits=parsed.limits,
         state_delay_ms=parsed.state_delay_ms,
+        on_demand_max_shards=parsed.on_demand_max_shards,
         tls=TlsConfig(certificate=parsed.certificate, key=parsed.key) if parsed.tls else None,
     )
 
@@ -168,6 +177,12 @@ def _origin(text: str) -> str:
 def _milliseconds(text: str) -> int:
     if not text.isdigit() or int(text) > 3_600_000:
         raise argparse.ArgumentTypeError(f"a delay is 0 to 3600000 milliseconds, not {text}")
+    return int(text)
+
+
+def _shard_count(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= MAX_SCALED_SHARDS:
+        raise argparse.ArgumentTypeError(f"shards are 1 to {MAX_SCALED_SHARDS}, not {text}")
     return int(text)
 
 

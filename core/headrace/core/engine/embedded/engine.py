@@ -2,6 +2,7 @@
 
 <data>/LOCK                    held while the process lives
 <data>/control.sqlite          the control log
+<data>/usage.sqlite            usage by the hour, see `usage_store`
 <data>/streams/<uid>/*.seg     a stream's frame log, with an .idx beside each sealed segment,
                                and a .scan beside the one being written
 """

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from headrace.core.clock import Clock
 from headrace.core.engine.embedded.group_commit import GroupCommit
-from headrace.core.engine.seam import LogClosed, ShardPut, StampedRecord
+from headrace.core.engine.seam import LogClosed, OnceAnswer, ShardPut, StampedRecord
 from headrace.core.errors import ProducerFenced
 from headrace.core.log.files import NotInMemory
 from headrace.core.log.producers import Piece
@@ -61,7 +61,7 @@ class EmbeddedShardLog:
 
     async def append_once(
         self, producer_id: str, epoch: int, records: Sequence[StampedRecord]
-    ) -> list[str]:
+    ) -> OnceAnswer:
         self.commits.refuse_if_failed()
         memory = self._log.memory
         latest_epoch = memory.epoch_of(producer_id)
@@ -94,7 +94,7 @@ class EmbeddedShardLog:
                 answers[i] = piece.producers[producer_id].sequence_number
         # also when nothing is fresh: what is known may still be on its way to the disk
         await self.commits.durable()
-        return [answer or "" for answer in answers]
+        return OnceAnswer([answer or "" for answer in answers], fresh)
 
     def _append_fresh(
         self,
