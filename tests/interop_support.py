@@ -74,7 +74,8 @@ def trust_store(certificate: Path) -> str:
 class JavaProcess:
     """One driver, running. Its lines `key=value` on standard output are what it reports.
 
-    `certificate` is trusted by it, instead of those Java brings.
+    `jars` names the folder of its pom.xml if that is not its own; `certificate` is trusted by it,
+    instead of those Java brings; `heap` is what -Xmx takes.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class JavaProcess:
         arguments: Sequence[str],
         log: Path,
         *,
+        jars: str | None = None,
         certificate: Path | None = None,
         heap: str = "384m",
     ) -> None:
@@ -91,7 +93,7 @@ class JavaProcess:
         if certificate is not None:
             options += [f"-Djavax.net.ssl.trustStore={trust_store(certificate)}"]
             options += ["-Djavax.net.ssl.trustStorePassword=changeit"]
-        command = ["java", *options, "-cp", class_path(name), str(source), *arguments]
+        command = ["java", *options, "-cp", class_path(jars or name), str(source), *arguments]
         self.log = log
         self._output = log.with_suffix(".out")
         with self._output.open("w") as output, log.open("w") as errors:

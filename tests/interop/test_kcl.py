@@ -1,6 +1,6 @@
 """The real Kinesis Client Library against `headrace serve`, with moto for DynamoDB and CloudWatch.
 
-In both its ways to read: polling and enhanced fan-out. Both come as CBOR over HTTP/2.
+Versions 3 and 2, in both ways to read: polling and enhanced fan-out. All speak HTTP/2.
 """
 
 from __future__ import annotations
@@ -43,9 +43,11 @@ def moto() -> Iterator[str]:
 class Application:
     """Workers of one KCL application, one after the other and beside each other."""
 
-    def __init__(self, server: ServerProcess, moto: str, folder: Path, kinesis: Any, mode: str):
+    def __init__(
+        self, server: ServerProcess, moto: str, folder: Path, kinesis: Any, mode: str, jars: str
+    ) -> None:
         self._arguments = [server.endpoint, moto, "stream", f"app-{mode}"]
-        self._mode, self._folder, self._kinesis = mode, folder, kinesis
+        self._mode, self._jars, self._folder, self._kinesis = mode, jars, folder, kinesis
         self._stack = ExitStack()
         self._started: list[tuple[str, JavaProcess]] = []
         self._put = 0
@@ -56,7 +58,7 @@ class Application:
 
     def worker(self, name: str) -> JavaProcess:
         log = self._folder / f"{self._mode}-{name}-{len(self._started)}.log"
-        process = JavaProcess("kcl", [*self._arguments, name, self._mode], log)
+        process = JavaProcess("kcl", [*self._arguments, name, self._mode], log, jars=self._jars)
         self._started.append((name, self._stack.enter_context(process)))
         return process
 
@@ -99,12 +101,13 @@ class Application:
 
 
 @pytest.mark.parametrize("mode", ["polling", "fan-out"])
+@pytest.mark.parametrize("jars", ["kcl", "kcl2"])
 def test_an_application_over_its_life(
-    server: ServerProcess, moto: str, tmp_path: Path, kinesis: Any, mode: str
+    server: ServerProcess, moto: str, tmp_path: Path, kinesis: Any, jars: str, mode: str
 ) -> None:
     kinesis.create_stream(StreamName="stream", ShardCount=4)
     kinesis.get_waiter("stream_exists").wait(StreamName="stream")
-    with Application(server, moto, tmp_path, kinesis, mode) as application:
+    with Application(server, moto, tmp_path, kinesis, mode, jars) as application:
         application.put(2000)
         first, second = application.worker("a"), application.worker("b")
         first.until(application.has_all)
