@@ -59,7 +59,7 @@ def _jars(class_path_file: Path) -> list[str]:
 
 
 def trust_store(certificate: Path) -> str:
-    """A Java trust store beside a PEM certificate, holding only that; the password is `changeit`."""
+    """A Java trust store of a PEM certificate alone, beside it; the password is `changeit`."""
     store = certificate.with_suffix(".p12")
     subprocess.run(
         [

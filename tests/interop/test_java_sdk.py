@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from interop_support import JavaProcess, needs_java
 
 from headrace.core.limits import ITERATOR_LIFETIME_MS
 from headrace.core.model.sequence import BEGINNING
 from headrace.core.service.iterators import IteratorCodec
 from headrace.core.testing.server_process import ServerProcess
+from interop_support import JavaProcess, needs_java
 
 pytestmark = [pytest.mark.slow, needs_java]
 

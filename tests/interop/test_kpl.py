@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 import boto3
 import pytest
-from interop_support import JavaProcess, needs_java
 
 from headrace.core.testing.server_process import ServerProcess
+from interop_support import JavaProcess, needs_java
 
 pytestmark = [pytest.mark.slow, needs_java]
 
