@@ -6,14 +6,12 @@ Versions 3 and 2, in both ways to read: polling and enhanced fan-out. All speak 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from headrace.core.testing.server_process import ServerProcess
 from interop_support import JavaProcess, needs_java
@@ -29,15 +27,6 @@ class Event(NamedTuple):
     kind: str
     shard: str
     rest: list[str]
-
-
-@pytest.fixture
-def moto() -> Iterator[str]:
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
 
 
 class Application:

@@ -114,6 +114,28 @@ def test_shards_may_be_split_while_it_writes(
         assert not again and not strays
 
 
+def test_the_kcl_takes_aggregated_records_apart(
+    server: ServerProcess, kinesis: Any, moto: str, tmp_path: Path
+) -> None:
+    count = 20_000
+    with produce(server, "aggregated", count) as producer:
+        producer.finish(240)
+    consumer_arguments = [server.endpoint, moto, "stream", "application", "worker", "polling"]
+    with JavaProcess(
+        "kcl", consumer_arguments, tmp_path / "kcl.log", certificate=certificate(server)
+    ) as consumer:
+
+        def received() -> list[list[str]]:
+            return [line.split()[2:] for line in consumer.lines if " record " in line]
+
+        consumer.until(lambda: len(received()) >= count)
+        consumer.stop()
+        found = received()
+    assert sorted(int(record[-1]) for record in found) == list(range(count))
+    assert len({(record[1], record[2]) for record in found}) == count  # numbers and sub-numbers
+    assert len({record[1] for record in found}) < count / 20
+
+
 def _acknowledged(producer: JavaProcess) -> dict[int, Ack]:
     """What the producer was told of each user record."""
     assert producer.found["done"] == "true"
