@@ -71,6 +71,11 @@ class Cli:
         if certificate is not None:
             self._env["AWS_CA_BUNDLE"] = certificate
 
+    def take_endpoint_from_environment(self) -> None:
+        self._command, (flag, endpoint) = self._command[:2], self._command[2:]
+        assert flag == "--endpoint-url"
+        self._env["AWS_ENDPOINT_URL_KINESIS"] = endpoint
+
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*self._command, *arguments], env=self._env, capture_output=True, text=True, timeout=60
@@ -149,3 +154,12 @@ def test_a_stream_is_changed(tmp_path: Path, aws: Path) -> None:
         refused = kinesis.run("delete-stream", *bar)
         assert "(ResourceInUseException)" in refused.stderr
         kinesis("delete-stream", *bar, "--enforce-consumer-deletion")
+
+
+def test_the_endpoint_may_come_from_the_environment(server: ServerProcess, aws: Path) -> None:
+    if os.environ.get("HEADRACE_AWS_CLI"):
+        pytest.skip("versions before 2.13 do not look there")
+    kinesis = Cli(aws, server)
+    kinesis.take_endpoint_from_environment()
+    kinesis("create-stream", "--stream-name", "Env")
+    assert kinesis("list-streams")["StreamNames"] == ["Env"]

@@ -105,6 +105,7 @@ def check_fan_out(found: dict[str, Any]) -> None:
     assert positions["AT_SEQUENCE_NUMBER"] == positions["all"] - middle
     assert positions["AFTER_SEQUENCE_NUMBER"] == positions["all"] - middle - 1
     assert positions["LATEST"] == 0
+    assert found["closed"] == [[0, ["shardId-000000000004", "shardId-000000000005"]]]
 
 
 @pytest.mark.slow

@@ -116,6 +116,7 @@ async function fanOut(client) {
     subscribe(client, ConsumerARN, "shardId-000000000006", { Type: "LATEST" }),
   );
   found.positions = await positions(client, summary.StreamARN);
+  found.closed = await afterTheEnd(client, summary.StreamARN);
   await client.send(
     new sdk.DeleteStreamCommand({ StreamName, EnforceConsumerDeletion: true }),
   );
@@ -151,6 +152,17 @@ async function positions(client, StreamARN) {
     }
   }
   return found;
+}
+
+// What one who subscribes to a closed shard at its tip is told: the children, then no more.
+async function afterTheEnd(client, StreamARN) {
+  const arn = await consumer(client, StreamARN, "fan-closed");
+  const told = [];
+  const events = await subscribe(client, arn, "shardId-000000000000", { Type: "LATEST" });
+  for await (const { SubscribeToShardEvent: event } of events) {
+    told.push([event.Records.length, event.ChildShards.map((child) => child.ShardId).sort()]);
+  }
+  return told;
 }
 
 async function consumer(client, StreamARN, ConsumerName) {
