@@ -111,7 +111,7 @@ public class Consume {
         configs.processorConfig(), retrieval);
     Runtime.getRuntime().addShutdownHook(new Thread(() -> {
       try {
-        report("stopped " + scheduler.startGracefulShutdown().get(40, TimeUnit.SECONDS));
+        report("stopped " + scheduler.startGracefulShutdown().get(15, TimeUnit.SECONDS));
       } catch (Exception error) {
         report("not-stopped " + error);
       }
