@@ -98,7 +98,7 @@ def test_wire_5_the_shard_limit(server: ServerProcess, count: int) -> None:
 
 def test_a_provisioned_stream_needs_a_shard_count(kinesis: Any, name: str) -> None:
     with refused("InvalidArgumentException"):
-        kinesis.create_stream(StreamName=name)
+        kinesis.create_stream(StreamName=name, StreamModeDetails={"StreamMode": "PROVISIONED"})
 
 
 def test_an_on_demand_stream_takes_no_shard_count(kinesis: Any, name: str) -> None:
@@ -127,6 +127,13 @@ def test_the_shards_tile_all_hash_keys(kinesis: Any, name: str) -> None:
 
 def test_wire_36_an_on_demand_stream_starts_with_four_shards(kinesis: Any, name: str) -> None:
     kinesis.create_stream(StreamName=name, StreamModeDetails={"StreamMode": "ON_DEMAND"})
+    summary = kinesis.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]
+    assert summary["OpenShardCount"] == 4
+    assert summary["StreamModeDetails"] == {"StreamMode": "ON_DEMAND"}
+
+
+def test_a_stream_of_which_nothing_is_said_is_on_demand(kinesis: Any, name: str) -> None:
+    kinesis.create_stream(StreamName=name)  # as in the AWS CLI's tutorial
     summary = kinesis.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]
     assert summary["OpenShardCount"] == 4
     assert summary["StreamModeDetails"] == {"StreamMode": "ON_DEMAND"}

@@ -51,9 +51,11 @@ def modules() -> Path:
     return folder / "node_modules"
 
 
-def drive(server: ServerProcess, modules: Path, **environment: str) -> dict[str, Any]:
+def drive(
+    server: ServerProcess, modules: Path, *arguments: str, **environment: str
+) -> dict[str, Any]:
     ran = subprocess.run(
-        ["node", str(_HERE / "drive.cjs"), server.endpoint, str(modules)],
+        ["node", str(_HERE / "drive.cjs"), server.endpoint, str(modules), *arguments],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
@@ -83,3 +85,36 @@ def test_the_default_client_over_tls(tmp_path: Path, modules: Path) -> None:
     with ServerProcess(tmp_path / "stream", arguments=("--tls",)) as server:
         certificate = tmp_path / "stream" / "tls" / "certificate.pem"
         check(drive(server, modules, NODE_EXTRA_CA_CERTS=str(certificate)))
+
+
+def check_fan_out(found: dict[str, Any]) -> None:
+    assert found["handler"] == "NodeHttp2Handler"
+    assert found["received"] == {f"r{i}": 1 for i in range(2000)} and found["wrong"] == 0
+    split, merged = [4, 5], [6]
+    assert found["ended"] == {
+        f"shardId-{parent:012d}": [f"shardId-{child:012d}" for child in children]
+        for parent, children in ((0, split), (2, merged), (3, merged))
+    }
+    assert found["bothAtEnd"] == 0
+    # The four that were open when the stream was deleted were told so; the three others ended.
+    assert sorted(found["endings"]) == ["ResourceNotFoundException"] * 4 + ["end"] * 3
+    assert found["again"].startswith("ResourceInUseException: Another active subscription exists")
+    positions, middle = found["positions"], found["positions"]["all"] // 2
+    assert positions["all"] > 400
+    assert positions["TRIM_HORIZON"] == positions["AT_TIMESTAMP"] == positions["all"]
+    assert positions["AT_SEQUENCE_NUMBER"] == positions["all"] - middle
+    assert positions["AFTER_SEQUENCE_NUMBER"] == positions["all"] - middle - 1
+    assert positions["LATEST"] == 0
+    assert found["closed"] == [[0, ["shardId-000000000004", "shardId-000000000005"]]]
+
+
+@pytest.mark.slow
+def test_subscriptions_through_a_split_and_a_merge(server: ServerProcess, modules: Path) -> None:
+    check_fan_out(drive(server, modules, "fan-out"))
+
+
+@pytest.mark.slow
+def test_subscriptions_over_tls(tmp_path: Path, modules: Path) -> None:
+    with ServerProcess(tmp_path / "stream", arguments=("--tls",)) as server:
+        certificate = tmp_path / "stream" / "tls" / "certificate.pem"
+        check_fan_out(drive(server, modules, "fan-out", NODE_EXTRA_CA_CERTS=str(certificate)))

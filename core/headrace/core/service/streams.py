@@ -65,8 +65,9 @@ class StreamService:
         self._leaving: set[str] = set()  # uids of streams whose removal is under way
 
     async def create_stream(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
-        mode = request.get("StreamModeDetails", {}).get("StreamMode", "PROVISIONED")
         count = request.get("ShardCount")
+        unsaid = "PROVISIONED" if count is not None else "ON_DEMAND"
+        mode = request.get("StreamModeDetails", {}).get("StreamMode", unsaid)
         warm_mibps = request.get("WarmThroughputMiBps")
         distribution = request.get("RecordDistributionStrategy", "USER_PARTITION_KEY")
         check_distribution(mode, distribution)
