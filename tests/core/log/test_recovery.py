@@ -339,3 +339,28 @@ def test_the_broken_tail_of_one_crash_does_not_hide_that_of_the_next(tmp_path: P
         driver.put(0, [b"x"])
         driver.log.close()
     shutil.rmtree(folder)
+
+
+def test_a_segment_that_could_not_be_begun_does_not_come_back_in_a_power_cut(
+    tmp_path: Path,
+) -> None:
+    disk = PowerCutFiles()
+    files = FaultyFiles(disk)
+    driver = Driver(tmp_path / "log", files, segment_bytes=600)
+    driver.put(0, [b"x" * 200])
+    refused = 0
+    for i in range(12):
+        files.fail_always("allocate", no_space) if i % 2 else files.heal()
+        try:
+            driver.put(0, [b"%02d" % i + b"y" * 200])
+        except StorageFull:
+            refused += 1
+    assert refused or len(list((tmp_path / "log").glob("*.seg"))) > 1
+    stored = [s.data for s in read_all(driver.log, 0)]
+    for seed in range(20):
+        left = tmp_path / f"left-{seed}"
+        disk.leave(tmp_path / "log", left, random.Random(seed))
+        again = Driver(left)
+        assert [s.data for s in read_all(again.log, 0)][: len(stored)] == stored
+        again.log.close()
+    driver.log.close()

@@ -221,3 +221,22 @@ def test_partition_keys_come_back_whatever_is_in_them(tmp_path: Path) -> None:
     keys = ['"', "\\", "\n", "\x00", "é", "\U0001f600", "\u2028", "a" * 256, "\x7f", "</script>"]
     driver.put(0, [b""] * len(keys), keys)
     assert [s.key for s in read_all(driver.log, 0)] == keys
+
+
+def test_the_tail_of_an_opened_log_does_not_lie_behind_a_mark(tmp_path: Path) -> None:
+    """A MARK is not synced: when a power cut takes it, a record gets its number."""
+    driver = Driver(tmp_path / "log")
+    driver.put(0, [b"a"])
+    tail = driver.log.tail
+    driver.log.write_mark()
+    driver.log.close()
+    again = Driver(tmp_path / "log")
+    assert again.log.tail == tail
+    segment = next((tmp_path / "log").glob("*.seg"))
+    again.log.close()
+    with segment.open("r+b") as file:  # what is left without the mark
+        file.truncate(segment.stat().st_size - 64)
+    after = Driver(tmp_path / "log")
+    after.put(0, [b"b"])
+    assert [s.data for s in read(after.log, 0, tail)[0]] == [b"b"]
+    after.log.close()

@@ -20,6 +20,8 @@ from headrace.core.log.files import SystemFiles
 
 MAX_KEPT_BYTES = 1024 * MIB
 STEP_BYTES = 1 * MIB  # small, so that no single write pays for much
+MAX_DROPS = 4  # at one write
+_PAGE_BYTES = 4096
 
 
 def default_kept_bytes() -> int:
@@ -72,15 +74,20 @@ class CacheBoundFiles(SystemFiles):
         start, end = self._growing.pop(fd, (0, 0))
         if end > start and fd in self._paths:
             self._steps.append((self._paths[fd], start, end))
-            self._step_bytes += end - start
+            self._step_bytes += _page_bytes(start, end)
 
     def _surplus(self) -> list[tuple[Path, int, int]]:
-        surplus = []
-        while self._step_bytes > self._kept_bytes:
+        surplus: list[tuple[Path, int, int]] = []
+        while self._step_bytes > self._kept_bytes and len(surplus) < MAX_DROPS:
             step = self._steps.popleft()
-            self._step_bytes -= step[2] - step[1]
+            self._step_bytes -= _page_bytes(step[1], step[2])
             surplus.append(step)
         return surplus
+
+
+def _page_bytes(start: int, end: int) -> int:
+    """Of the pages that hold these bytes; bounds the number of small steps, too."""
+    return (-(-end // _PAGE_BYTES) - start // _PAGE_BYTES) * _PAGE_BYTES
 
 
 def _drop(path: Path, start: int, end: int) -> None:

@@ -39,7 +39,8 @@ class Scan:
     """What a scan found. `end` is the first byte after the last good frame.
 
     `producer_frames` are those of frames that have a producer table. `records_end` is the end of
-    the last frame that is no MARK, `written_end` of whatever lies after the last good frame.
+    the last frame that is no MARK, `last_settled` its
+    number, `written_end` the end of whatever lies after the last good frame.
     """
 
     index: ActiveIndex = field(default_factory=ActiveIndex)
@@ -49,6 +50,7 @@ class Scan:
     records_end: int = 0
     written_end: int = 0
     last_frame: int = 0
+    last_settled: int = 0
     first_arrival_ms: int = 0
     last_arrival_ms: int = 0
     durable_upto: int = 0
@@ -97,7 +99,7 @@ def scan(
     Raises CorruptSegment (path, offset, frame) where durable bytes are damaged, and
     UnknownFormatVersion where a newer Headrace wrote. The file is not changed.
     """
-    found = Scan(last_frame=first_frame - 1)
+    found = Scan(last_frame=first_frame - 1, last_settled=first_frame - 1)
     reader = _Reader(files, fd)
     if notes is not None and notes.noted is not None and not _skip(found, reader, notes.noted):
         log.warning("the notes beside %s do not fit it; reading all of it", path.name)
@@ -126,7 +128,7 @@ def _skip(found: Scan, reader: _Reader, noted: Noted) -> bool:
     found.index = noted.entries
     found.producer_frames = noted.producers
     found.end = found.records_end = found.durable_upto = noted.end
-    found.last_frame = noted.last_frame
+    found.last_frame = found.last_settled = noted.last_frame
     found.first_arrival_ms = noted.first_arrival_ms
     found.last_arrival_ms = noted.last_arrival_ms
     return True
@@ -156,6 +158,7 @@ def _take(found: Scan, header: FrameHeader, body: memoryview, notes: ScanNotes |
     found.end += header.frame_bytes
     if not header.flags & FLAG_MARK:
         found.records_end = found.end
+        found.last_settled = header.frame_no
 
 
 def _judge_the_rest(reader: _Reader, files: Files, fd: int, path: Path, found: Scan) -> None:
@@ -223,6 +226,11 @@ def cut_torn_tail(files: Files, fd: int, path: Path, found: Scan) -> int:
             path.name, len(tail), found.last_frame, broken.name,
         )  # fmt: skip
     files.truncate(fd, found.end)
+    if not found.is_vouched_for:
+        # It may have been on its way to the disk only. After a sync that failed, the kernel may
+        # even take it for written: so it is written again.
+        again = files.read_at(fd, found.end - found.durable_upto, found.durable_upto)
+        files.write_at(fd, [again], found.durable_upto)
     if tail or not found.is_vouched_for:
-        files.sync(fd)  # what was found may have been on its way to the disk only
+        files.sync(fd)
     return len(tail)

@@ -71,15 +71,22 @@ def notes_path(segment: Path) -> Path:
 
 
 def load_notes(segment: Path, files: Files) -> Noted | None:
-    """What was noted of a segment; None when that is nothing."""
+    """What was noted of a segment; None when that is nothing, or of no use."""
     try:
         fd = files.open_read(notes_path(segment))
+        try:
+            raw = files.read_at(fd, files.size(fd), 0)
+        finally:
+            files.close(fd)
+        return _decoded(raw)
     except FileNotFoundError:
         return None
-    try:
-        raw = files.read_at(fd, files.size(fd), 0)
-    finally:
-        files.close(fd)
+    except (OSError, msgspec.DecodeError, ValueError) as error:  # another version's, perhaps
+        log.warning("the notes beside %s cannot be read: %s", segment.name, error)
+        return None
+
+
+def _decoded(raw: bytes) -> Noted | None:
     entries, producers = ActiveIndex(), list[ProducerFrame]()
     chunk: _Chunk | None = None
     at = first_arrival_ms = 0

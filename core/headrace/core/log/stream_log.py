@@ -12,6 +12,7 @@ Life of a put: `append` (numbers and renders it into the open window) -> `close_
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,7 @@ class StreamLog:
         self._sealed: tuple[SealedSegment, ...] = ()  # never changed, only replaced
         self._active: ActiveSegment
         self._writer = SegmentWriter(folder, access)
+        self._unremoved: list[SealedSegment] = []  # of those taken leave of
         self._window: Window | None = None
         self._next_frame = 1
         self._next_visible = 1  # no frame from this one on has been published
@@ -100,8 +102,7 @@ class StreamLog:
             self._open_active(paths[-1], now_ms)
         else:
             self._active = self._writer.create(1, self._snapshot(), self._last_arrival_ms, now_ms)
-            self._next_frame = 2
-        self._next_visible = self._next_frame
+            self._next_frame = self._next_visible = 2
         self.memory.add_boundaries(ranges)
         return self
 
@@ -128,7 +129,7 @@ class StreamLog:
                 self._active = self._writer.create(
                     1, self._snapshot(), self._last_arrival_ms, now_ms
                 )
-                self._next_frame = 2
+                self._next_frame = self._next_visible = 2
             return
         self._active = ActiveSegment(
             path=path, files=self._files, notes=notes, first_frame=first, created_ms=now_ms,
@@ -137,6 +138,9 @@ class StreamLog:
             index=found.index,
         )  # fmt: skip
         self._next_frame = found.last_frame + 1
+        # Not after the MARKs: they are not synced. A reader who starts behind one that a power cut
+        # takes would miss the record that gets its number.
+        self._next_visible = found.last_settled + 1
         previous = self._sealed[-1].last_arrival_ms if self._sealed else 0
         self._last_arrival_ms = max(found.last_arrival_ms, previous)
         snapshot = msgspec.msgpack.decode(found.snapshot, type=_Snapshot)
@@ -316,7 +320,8 @@ class StreamLog:
     def take_expired(self, before_ms: int) -> Sequence[SealedSegment]:
         """Take leave of the segments whose every record arrived before `before_ms`.
 
-        To be handed to `remove`; until then a start finds them again.
+        To be handed to `remove`; until then a start finds them again. Those that could not be
+        removed the last time come first: a start refuses a log with a gap.
         """
         count = 0
         while count < len(self._sealed) and self._sealed[count].last_arrival_ms < before_ms:
@@ -325,7 +330,8 @@ class StreamLog:
         for segment in expired:
             for path in (segment.path, index_path(segment.path)):
                 self._access.open_files.forget(path)
-        return expired
+        self._unremoved += expired
+        return tuple(self._unremoved)
 
     def remove(self, expired: Sequence[SealedSegment]) -> None:
         """Delete segments from the disk, oldest first. May run in a thread: it takes a while."""
@@ -333,5 +339,9 @@ class StreamLog:
             # the segment first: an index without its segment is swept, the reverse is rebuilt
             self._files.unlink(segment.path)
             self._files.unlink(index_path(segment.path))
+            with contextlib.suppress(ValueError):  # two may be at it
+                self._unremoved.remove(segment)
+            for path in (segment.path, index_path(segment.path)):
+                self._access.open_files.forget(path)  # a reader may have opened it again
         if expired:
             self._files.sync_dir(self._folder)

@@ -164,6 +164,8 @@ class SegmentWriter:
         except StorageFull:
             self._files.close(fd)
             self._files.unlink(path)
+            # a name that a power cut brings back would look as if frames before it were lost
+            self._files.sync_dir(self._folder)
             raise
         self._files.sync(fd)
         self._files.sync_dir(self._folder)

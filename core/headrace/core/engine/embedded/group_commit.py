@@ -10,6 +10,7 @@ thread is woken and heard from again: with a reader polling meanwhile, that is m
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -130,7 +131,8 @@ class GroupCommit:
     async def close(self) -> None:
         """Finish what is in flight and vouch for it."""
         while self._failed is None and (self._writing or self._log.window is not None):
-            await self.durable()
+            with contextlib.suppress(StorageFull):  # whoever put has been told
+                await self.durable()
         if self._mark_timer is not None:
             self._mark_timer.cancel()
             self._mark_timer = None
