@@ -14,6 +14,7 @@ from headrace.core.client import StreamClient
 from headrace.core.errors import ResourceInUse, ResourceNotFound, ServiceError
 from headrace.core.model.records import PutEntry
 from headrace.core.part import StreamTarget
+from headrace.core.testing.server_process import ServerProcess
 
 # Serialization and validation
 
@@ -168,3 +169,23 @@ async def test_deleting_and_making_again_under_load(tmp_path: Path) -> None:
         await asyncio.gather(*tasks)
         assert unexpected == []
         assert list((tmp_path / "s" / "streams").iterdir()) == []
+
+
+@pytest.mark.crash
+def test_a_crash_while_a_stream_that_was_changing_is_deleted(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "data") as process:
+        kinesis = boto3_client(process.endpoint)
+        create(kinesis, "s", 2)
+        process.kill()
+        slow = ServerProcess(tmp_path / "data", arguments=("--state-delay-ms", "60000"))
+        with slow:
+            waiting = boto3_client(slow.endpoint)
+            waiting.update_shard_count(
+                StreamName="s", TargetShardCount=4, ScalingType="UNIFORM_SCALING"
+            )
+            waiting.delete_stream(StreamName="s")
+            slow.kill()
+            waiting.close()
+        process.start()
+        assert kinesis.list_streams()["StreamNames"] == []
+        kinesis.close()

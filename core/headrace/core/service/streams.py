@@ -118,13 +118,13 @@ class StreamService:
     async def resume(self) -> None:
         """At start: what a crash left CREATING or UPDATING becomes ACTIVE, DELETING goes."""
         for stream in list(self._catalog.state.streams.streams.values()):
-            if stream.pending is not None:
+            if stream.status == "DELETING":  # whatever else was pending
+                await self.transitions.now_or_later(partial(self._catalog.remove, stream))
+            elif stream.pending is not None:
                 with contextlib.suppress(InternalFailure):  # a log that is damaged: not served
                     await self.transitions.now_or_later(partial(self.updates.finish, stream))
             elif stream.status in ("CREATING", "UPDATING"):
                 await self.transitions.now_or_later(partial(self._activate, stream))
-            elif stream.status == "DELETING":
-                await self.transitions.now_or_later(partial(self._catalog.remove, stream))
 
     async def _activate(self, stream: StreamState) -> None:
         await self._catalog.engine.control.submit(
