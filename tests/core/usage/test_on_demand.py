@@ -194,6 +194,23 @@ async def test_any_load_jumps_in_time_and_restarts(tmp_path: Path, seed: int, st
         assert world.put_count
 
 
+async def test_no_history_is_not_taken_for_no_traffic(tmp_path: Path) -> None:
+    async with World(tmp_path / "data") as world:
+        await world.put(6000, random.Random(2))
+        await world.tick(3)
+        assert await world.count() == 12
+        world.clock.step_wall(2 * DAY_MS)
+        await world._stack.aclose()
+        for file in (tmp_path / "data").glob("usage.sqlite*"):
+            file.unlink()
+        await world.start()
+        await world.tick(3)
+        assert await world.count() == 12
+        world.clock.step_wall(DAY_MS)
+        await world.tick(3)
+        assert await world.count() < 12
+
+
 async def test_it_doubles_towards_twice_the_peak_and_keeps_it_for_thirty_days(
     tmp_path: Path,
 ) -> None:

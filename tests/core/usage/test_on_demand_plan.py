@@ -125,6 +125,14 @@ def test_cold_neighbours_are_merged_and_hot_ones_left() -> None:
     assert stream.count == 6
 
 
+def test_shards_that_uneven_keys_took_are_not_given_back_while_they_are_uneven() -> None:
+    stream = Stream(8)
+    hot = {stream.state.open_shards[0].number: Peak(900_000, 0)}
+    assert merges(stream.state, hot, 4) == ()
+    assert len(merges(stream.state, hot, 3)) == 2
+    assert len(merges(stream.state, {}, 4)) == 4
+
+
 def test_shards_are_given_back_a_day_after_the_last_change() -> None:
     stream = Stream(8)
     assert not may_merge(stream.state, START_MS + MERGE_AFTER_MS - 1000)

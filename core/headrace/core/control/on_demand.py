@@ -10,8 +10,9 @@ days, and a shard that takes more than half of what it can is split within 15 mi
 * a shard that takes more than three quarters of what it can is split beyond the target, up to
   twice of it: keys are unevenly spread then, and a split may part them (or not: one key stays in
   one shard). Not from half on, as AWS: half is what all shards take at the peak;
-* shards above the target are merged with their neighbours, the coldest pairs first, at most half
-  of them at a time, and never into one that would have been hot in the last 30 days.
+* shards above the target (twice of it, if one of them was that hot in the last 30 days) are merged
+  with their neighbours, the coldest pairs first, at most half of them at a time, and never into
+  one that would have been hot in the last 30 days.
 
 A minute decides about splitting; merging waits until nothing has changed for a day.
 """
@@ -64,6 +65,8 @@ def merges(
 ) -> tuple[tuple[int, int], ...]:
     """Pairs of neighbours to merge now. `peaks` are of the last 30 days."""
     shards = sorted(stream.open_shards, key=lambda s: int(s.start))
+    if any(_heat(peaks.get(shard.number)) > HOT for shard in shards):
+        target *= HEADROOM  # as far as uneven keys may take it: else it would split them again
     pairs = [
         (_heat(peaks.get(one.number)) + _heat(peaks.get(other.number)), i)
         for i, (one, other) in enumerate(pairwise(shards))

@@ -63,6 +63,7 @@ class Metering:
         self._is_woken = False
         self._rest: asyncio.Timeout | None = None  # sleep that ends when something is counted
         self._peaks: dict[str, PeakWindow] = {}
+        self._since_hours: dict[str, int] = {}  # by stream uid: the first hour of which is known
         self.peaks_known = asyncio.Event()
         """Set once the peaks from before this start are known."""
         self.rates: dict[str, dict[int, Peak]] = {}
@@ -164,6 +165,7 @@ class Metering:
             shards, consumers = len(opened.routing.shards), len(stream.consumers)
             lived_ms = max(min(elapsed_ms, wall_ms - stream.created_ms), 0)
             self._keeper.pending.identities[stream.uid] = identity_of(stream)
+            self._since_hours.setdefault(stream.uid, hour)
             seen = StreamCounts(
                 shard_seconds=shards * lived_ms / 1000,
                 consumer_shard_seconds=shards * consumers * lived_ms / 1000,
@@ -198,6 +200,16 @@ class Metering:
         window = self._peaks.get(stream.uid)
         return Peak() if window is None else window.at(self._hour())
 
+    def known_hours(self, stream: StreamState) -> int:
+        """For how long the stream's usage has been metered; no more than 30 days need be told.
+
+        0 while it is not known what came before this start: nothing known is not no traffic.
+        """
+        if not self.peaks_known.is_set():
+            return 0
+        hour = self._hour()
+        return hour - self._since_hours.get(stream.uid, hour)
+
     async def shard_peaks(self, stream: StreamState) -> dict[int, Peak]:
         """The busiest minute of each of its shards in the last 30 days.
 
@@ -215,6 +227,7 @@ class Metering:
         if stored is None:
             return False
         for uid, known in stored.items():
+            self._since_hours[uid] = min(known[0][0], self._since_hours.get(uid, known[0][0]))
             window = PeakWindow(known)
             if uid in self._peaks:
                 window.add(self._hour(), self._peaks[uid].at(self._hour()))
@@ -226,8 +239,9 @@ class Metering:
     def _forget_peaks(self) -> None:
         """Of streams that are gone."""
         there = {stream.uid for stream in self._catalog.state.streams.streams.values()}
-        for uid in self._peaks.keys() - there:
-            del self._peaks[uid]
+        for known in (self._peaks, self._since_hours):
+            for uid in known.keys() - there:
+                del known[uid]
 
     # -- reading -------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from headrace.core.control.on_demand import may_merge, merges, splits, target_shards
+from headrace.core.control.on_demand import MERGE_AFTER_MS, may_merge, merges, splits, target_shards
 from headrace.core.control.stream_state import PendingUpdate, StreamState
 from headrace.core.control.streams import check_quota
 from headrace.core.errors import HeadraceError
@@ -76,7 +76,7 @@ class OnDemandScaler:
         looked_ms = self._in_vain.get(stream.uid)
         return (
             len(stream.open_shards) > self._target(stream)
-            and self._metering.peaks_known.is_set()
+            and self._metering.known_hours(stream) >= MERGE_AFTER_MS // HOUR_MS
             and may_merge(stream, self._now_ms())
             and (looked_ms is None or abs(self._now_ms() - looked_ms) >= HOUR_MS)
         )
