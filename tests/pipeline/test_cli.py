@@ -205,6 +205,26 @@ class TestKeys:
             read_keys(file, {})
         assert "hunter2" not in str(caught.value)
 
+    @pytest.mark.parametrize(
+        ("content", "words"),
+        [
+            (b"", "no access key in it"),
+            (b"# none yet\n", "no access key in it"),
+            (b"\xff:", "UTF-8"),
+        ],
+    )
+    def test_a_file_without_keys_does_not_let_everybody_in(
+        self, tmp_path: Path, content: bytes, words: str
+    ) -> None:
+        file = tmp_path / "keys"
+        file.write_bytes(content)
+        with pytest.raises(ConfigError, match=words):
+            read_keys(file, {})
+        file.write_bytes(b"\xef\xbb\xbfA:b\n")  # as Windows editors begin a file
+        assert read_keys(file, {}) == {"A": AccessKey("b")}
+        with pytest.raises(ConfigError, match="HEADRACE_KEYS has no access key"):
+            read_keys(None, {"HEADRACE_KEYS": ","})
+
 
 @pytest.fixture
 def served(real: Environment, tmp_path: Path) -> Iterator[str]:

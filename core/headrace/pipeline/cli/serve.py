@@ -139,9 +139,11 @@ def read_keys(path: Path | None, environment: Mapping[str, str]) -> dict[str, Ac
         lines, name = environment.get("HEADRACE_KEYS", "").split(","), "HEADRACE_KEYS"
     else:
         try:
-            lines, name = path.read_text(encoding="utf-8").splitlines(), str(path)
+            lines, name = path.read_text(encoding="utf-8-sig").splitlines(), str(path)
         except OSError as error:
             raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ConfigError(f"{path} is not text in UTF-8") from None
     keys: dict[str, AccessKey] = {}
     for number, line in enumerate(lines, 1):
         text = line.strip()
@@ -162,6 +164,11 @@ def read_keys(path: Path | None, environment: Mapping[str, str]) -> dict[str, Ac
             raise ConfigError(
                 f"{name}:{number}: expected an account id of twelve digits between @ and the colon"
             ) from None
+    if not keys and (path is not None or environment.get("HEADRACE_KEYS")):
+        raise ConfigError(
+            f"{name} has no access key in it",
+            hint="without keys a server answers anybody; leave it out to have it so",
+        )
     return keys
 
 
