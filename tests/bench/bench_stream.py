@@ -105,7 +105,7 @@ def put_to_visible(port: int, count: int = 400, rate: float = 100.0) -> tuple[fl
 
 @dataclass
 class Row:
-    """One line of the table. `factor` of a bar is ours : theirs, or theirs : ours for times."""
+    """One line of the table. A bar is of ours : theirs if it ends in x, else of ours alone."""
 
     figure: str
     unit: str
@@ -120,6 +120,18 @@ class Row:
         if self.ours is None or self.theirs is None:
             return "-"
         return f"{self.ours / self.theirs:.2f}x"
+
+    @property
+    def verdict(self) -> str:
+        """Whether the bar is reached; nothing where there is no peer to compare with."""
+        relation, bound, *_ = self.bar.removesuffix("x").split()
+        value = self.ours
+        if self.bar.endswith("x"):
+            value = self.ours / self.theirs if self.ours and self.theirs else None
+        if value is None:
+            return ""
+        reached = value >= float(bound) if relation == ">=" else value <= float(bound)
+        return "reached" if reached else "missed"
 
 
 def best(row: Row, servers: list[Server], rounds: int, measure: Callable[[int], float]) -> None:
@@ -146,7 +158,7 @@ def print_row(row: Row) -> None:
 
     print(
         f"{row.figure:<52} {number(row.ours):>12} {number(row.theirs):>12} {row.ratio:>9}  "
-        f"{row.bar:<16} {row.unit} {row.limit}",
+        f"{row.bar:<10} {row.verdict:<8} {row.unit} {row.limit}",
         flush=True,
     )
 
@@ -191,7 +203,7 @@ def main() -> int:
             stack.callback(server.stop)
             make_stream(server_ports[server.name])
         commits = {size: disk_limit(root, size) for size in (4096, 145_000, 790_000)}
-        print(f"{'figure':<52} {'headrace':>12} {'kinesalite':>12} {'ratio':>9}  {'bar':<16} unit")
+        print(f"{'figure':<52} {'headrace':>12} {'kinesalite':>12} {'ratio':>9}  {'bar':<19} unit")
         for size, name, bar in ((145_000, "100 B", ">= 15x"), (790_000, "1 KiB", ">= 14x")):
             body = small if name == "100 B" else large
             for connections in (1, 8):

@@ -74,6 +74,15 @@ async def test_a_stream_of_large_records_saves_up_ten_mebibytes() -> None:
     assert admit(capacity, where, [10 * MIB]) == []
 
 
+async def test_a_larger_record_size_holds_at_once_and_so_does_a_smaller_one() -> None:
+    clock = ManualClock()
+    capacity = Capacity(clock)
+    assert admit(capacity, stream(), [10]) == []
+    assert admit(capacity, stream(10240), [2 * MIB]) == []
+    await clock.advance(60_000)
+    assert admit(capacity, stream(), [2 * MIB]) == [0]
+
+
 def test_a_producers_refused_record_takes_the_later_ones_of_its_shard_with_it() -> None:
     capacity = Capacity(ManualClock())
     where = stream()

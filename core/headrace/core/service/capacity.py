@@ -63,9 +63,10 @@ class Tank:
 class ShardCapacity:
     """The tanks of one shard."""
 
-    __slots__ = ("bytes_in", "bytes_out", "iterators", "reads", "records_in")
+    __slots__ = ("burst_bytes", "bytes_in", "bytes_out", "iterators", "reads", "records_in")
 
     def __init__(self, burst_bytes: int, now_ms: int) -> None:
+        self.burst_bytes = burst_bytes
         self.bytes_in = Tank(SHARD_IN_BYTES_PER_S, burst_bytes, now_ms)
         self.records_in = Tank(SHARD_IN_RECORDS_PER_S, SHARD_IN_RECORDS_PER_S, now_ms)
         self.reads = Tank(SHARD_READS_PER_S, SHARD_READS_PER_S, now_ms)
@@ -83,10 +84,13 @@ class Capacity:
 
     def _of(self, stream: StreamState, shard: int, now_ms: int) -> ShardCapacity:
         found = self._shards.get((stream.uid, shard))
+        large = stream.max_record_kib * 1024 > DEFAULT_MAX_RECORD_BYTES
+        burst = MAX_RECORD_BYTES if large else SHARD_IN_BYTES_PER_S
         if found is None:
-            large = stream.max_record_kib * 1024 > DEFAULT_MAX_RECORD_BYTES
-            burst = MAX_RECORD_BYTES if large else SHARD_IN_BYTES_PER_S
             found = self._shards[stream.uid, shard] = ShardCapacity(burst, now_ms)
+        elif found.burst_bytes != burst:  # UpdateMaxRecordSize
+            found.burst_bytes = burst
+            found.bytes_in = Tank(SHARD_IN_BYTES_PER_S, burst, now_ms)
         return found
 
     def forget(self, uid: str) -> None:

@@ -9,7 +9,8 @@ from typing import cast
 from headrace.core.control.stream_state import ShardState, StreamState
 from headrace.core.model.hashing import hash_digest, md5
 
-MAX_KNOWN_KEYS = 10_000  # about 1.5 MB
+MAX_KNOWN_KEYS = 10_000  # of one stream: about 1.5 MB
+MAX_KNOWN_KEYS_OF_ALL = 200_000
 _BATCHES_UNLOOKED = 63
 
 
@@ -20,12 +21,14 @@ class Routing:
     part of routing. While most keys are new ones (UUIDs), only every 64th batch is looked up.
     """
 
+    _known_of_all = 0
+
     def __init__(self, stream: StreamState) -> None:
+        self._known: dict[str, int] = {}
         self.version = stream.version
         self.by_number = {shard.number: shard for shard in stream.shards}
         self.shards: list[ShardState] = sorted(stream.open_shards, key=lambda s: int(s.start))
         self._starts = [int(shard.start).to_bytes(16, "big") for shard in self.shards]
-        self._known: dict[str, int] = {}
         self._unlooked = 0  # batches to go without looking up
 
     def route(self, keys: Sequence[str], explicit: Sequence[str | None] | None) -> list[int]:
@@ -52,17 +55,30 @@ class Routing:
         # hash_digest written out: a call per record would cost a tenth of a put
         return [bisect_right(starts, md5(key.encode()).digest()) - 1 for key in keys]
 
+    def __del__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        Routing._known_of_all -= len(self._known)
+        self._known.clear()
+
     def _looked_up(self, keys: Sequence[str]) -> list[int]:
         known, starts = self._known, self._starts
         found = list(map(known.get, keys))
         missing = found.count(None)
         if missing:
             if len(known) + missing > MAX_KNOWN_KEYS:
-                known.clear()
+                self._forget()
+            if Routing._known_of_all + missing > MAX_KNOWN_KEYS_OF_ALL:
+                self._forget()
+                self._unlooked = _BATCHES_UNLOOKED + 1
+                return self._hashed(keys)
+            before = len(known)
             if missing * 2 > len(keys) > 1:
                 self._unlooked = _BATCHES_UNLOOKED
             for i, route in enumerate(found):
                 if route is None:
                     key = keys[i]
                     found[i] = known[key] = bisect_right(starts, md5(key.encode()).digest()) - 1
+            Routing._known_of_all += len(known) - before
         return cast("list[int]", found)
