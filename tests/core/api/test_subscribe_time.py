@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from api_support import ACCOUNT, CBOR, JSON, SIGNED, server_here
 from headrace.core.client import StreamClient
+from headrace.core.engine.embedded.shard_log import EmbeddedShardLog
 from headrace.core.model.records import PutEntry
 from headrace.core.part import StreamTarget
 from headrace.core.server import Server
@@ -285,6 +286,9 @@ async def test_a_client_that_went_away_leaves_nothing_behind(here: Here) -> None
     async with asyncio.timeout(10):
         while len(asyncio.all_tasks()) > before + 2:
             await here.clock.settle()
+    (opened,) = here.server._catalog._open.values()
+    assert isinstance(opened.log, EmbeddedShardLog)
+    assert not opened.log._arrivals
 
 
 async def test_stopping_the_server_ends_subscriptions_at_once(tmp_path: Path) -> None:

@@ -106,8 +106,8 @@ class Catalog:
         self._open[stream.uid] = opened
         return opened
 
-    async def remove(self, stream: StreamState) -> None:
-        """Delete the log, then forget the stream."""
+    async def remove(self, stream: StreamState, *, with_leases: bool = True) -> None:
+        """Delete the log, then forget the stream, and the leases on it."""
         for look in self.before_removal:
             look()
         self._open.pop(stream.uid, None)
@@ -119,7 +119,7 @@ class Catalog:
                 region=stream.region,
                 name=stream.name,
                 uid=stream.uid,
-                with_leases=True,
+                with_leases=with_leases,
             )
         )
         for forget in self.on_removal:

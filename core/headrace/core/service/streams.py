@@ -113,7 +113,8 @@ class StreamService:
 
     async def _undo(self, stream: StreamState) -> None:
         """Forget a stream that has no log; on a full disk as soon as there is room."""
-        await self.transitions.now_or_later(lambda: self._catalog.remove(stream))
+        # nobody has read it: leases under its name are on somebody else's stream
+        await self.transitions.now_or_later(lambda: self._catalog.remove(stream, with_leases=False))
 
     async def resume(self) -> None:
         """At start: what a crash left CREATING or UPDATING becomes ACTIVE, DELETING goes."""

@@ -153,37 +153,38 @@ class SubscriptionService:
             if subscription.is_closing:
                 return
             arrival = opened.log.arrival(number)  # before reading: none slips through between
-            shard = shard_named(stream, shard_id(number))
-            read = await self._reads.read(
-                opened, shard, position, max_records=MAX_RECORDS_PER_GET,
-                max_bytes=MAX_EVENT_BYTES,
-            )  # fmt: skip
-            position = read.slice.next
-            if tank is not None:
-                tank.take(metered(read.slice.parts))
-            if read.slice.parts:
-                continuation = read.slice.last_sequence_number
-            elif continuation is None:
-                continuation = _number_before(shard, position, self._clock.now_ms())
-            now_ms = self._clock.monotonic_ms()
-            if read.slice.parts or read.is_end or now_ms >= idle_at_ms:
-                idle_at_ms = now_ms + IDLE_EVENT_MS
-                self._usage.fanned_out(
-                    stream, number, subscription.consumer, read.slice, read.millis_behind_latest
-                )
-                yield ShardEvent(
-                    read.slice.parts,
-                    None if read.is_end else continuation,
-                    read.millis_behind_latest,
-                    read.child_shards,
-                )
-            if read.is_end or self._clock.monotonic_ms() >= end_ms:
-                arrival.cancel()
-                return
-            if read.slice.next_arrival_ms is None:
-                wait_ms = min(idle_at_ms, end_ms) - self._clock.monotonic_ms()
-                await self._wait(arrival, subscription.ended, wait_ms)
-            arrival.cancel()
+            try:
+                shard = shard_named(stream, shard_id(number))
+                read = await self._reads.read(
+                    opened, shard, position, max_records=MAX_RECORDS_PER_GET,
+                    max_bytes=MAX_EVENT_BYTES,
+                )  # fmt: skip
+                position = read.slice.next
+                if tank is not None:
+                    tank.take(metered(read.slice.parts))
+                if read.slice.parts:
+                    continuation = read.slice.last_sequence_number
+                elif continuation is None:
+                    continuation = _number_before(shard, position, self._clock.now_ms())
+                now_ms = self._clock.monotonic_ms()
+                if read.slice.parts or read.is_end or now_ms >= idle_at_ms:
+                    idle_at_ms = now_ms + IDLE_EVENT_MS
+                    self._usage.fanned_out(
+                        stream, number, subscription.consumer, read.slice, read.millis_behind_latest
+                    )
+                    yield ShardEvent(
+                        read.slice.parts,
+                        None if read.is_end else continuation,
+                        read.millis_behind_latest,
+                        read.child_shards,
+                    )
+                if read.is_end or self._clock.monotonic_ms() >= end_ms:
+                    return
+                if read.slice.next_arrival_ms is None:
+                    wait_ms = min(idle_at_ms, end_ms) - self._clock.monotonic_ms()
+                    await self._wait(arrival, subscription.ended, wait_ms)
+            finally:
+                arrival.cancel()  # also of a client that has gone away
 
     def _still(self, subscription: _Subscription) -> OpenStream:
         """The open stream. Raises ResourceInUse or ResourceNotFound when the time is over."""
