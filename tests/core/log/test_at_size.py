@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
@@ -338,3 +339,11 @@ def test_nothing_old_stays_behind_a_new_note(
     assert found is not None and found.length == notes.stat().st_size > first_bytes
     assert len(read_all(again.log, 0)) == 10
     again.log.close()
+
+
+def test_logs_nobody_writes_to_hold_no_files(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    logs = [Driver(tmp_path / str(n)).log for n in range(30)]
+    assert len(os.listdir("/proc/self/fd")) == before
+    for log in logs:
+        log.close()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
+import resource
 import shutil
 import tempfile
 from base64 import b64encode
@@ -364,3 +366,28 @@ def test_a_segment_that_could_not_be_begun_does_not_come_back_in_a_power_cut(
         assert [s.data for s in read_all(again.log, 0)][: len(stored)] == stored
         again.log.close()
     driver.log.close()
+
+
+def test_too_many_open_files_when_a_segment_is_full_fail_no_put(tmp_path: Path) -> None:
+    """Not to be open for the folder, nor for an index: the log stays in its segment, or goes on."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    driver = Driver(tmp_path / "log", segment_bytes=600)
+    stored = []
+    for i in range(24):
+        driver.log.release()
+        in_use = len(os.listdir("/proc/self/fd"))
+        spare = i % 4
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (in_use - 1 + spare, limit[1]))
+            driver.put(0, [b"%02d" % i + b"y" * 200])
+            stored.append(i)
+        except StorageFull:
+            assert spare == 0
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    assert len(stored) >= 18
+    assert [int(s.data[:2]) for s in read_all(driver.log, 0)] == stored
+    driver.log.close()
+    again = Driver(tmp_path / "log", segment_bytes=600)
+    assert [int(s.data[:2]) for s in read_all(again.log, 0)] == stored
+    again.log.close()

@@ -81,7 +81,10 @@ class SystemFiles:
             raise _mapped(error) from error
 
     def open_read(self, path: Path) -> int:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise _mapped(error) from error
 
     def close(self, fd: int) -> None:
         os.close(fd)
@@ -129,7 +132,10 @@ class SystemFiles:
         os.fsync(fd)
 
     def sync_dir(self, path: Path) -> None:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise _mapped(error) from error
         try:
             os.fsync(fd)
         finally:

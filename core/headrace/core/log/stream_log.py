@@ -104,6 +104,7 @@ class StreamLog:
             self._active = self._writer.create(1, self._snapshot(), self._last_arrival_ms, now_ms)
             self._next_frame = self._next_visible = 2
         self.memory.add_boundaries(ranges)
+        self._active.release()  # it may be long until the first put
         return self
 
     def _open_active(self, path: Path, now_ms: int) -> None:

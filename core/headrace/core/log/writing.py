@@ -121,7 +121,9 @@ class SegmentWriter:
         )
         try:
             self.write_index(path, content)
-        except StorageFull:
+            written.sealed = SealedSegment.open(path, self._access, written.end)
+            active.notes.remove()
+        except StorageFull:  # or too many open files
             # the window is durable, so this must not fail it: the index stays in memory, and is
             # written when the log is opened again
             log.warning("no space for the index of %s; keeping it in memory", path.name)
@@ -134,9 +136,6 @@ class SegmentWriter:
                 written.end,
                 active.index,
             )
-        else:
-            active.notes.remove()
-            written.sealed = SealedSegment.open(path, self._access, written.end)
 
     def create(
         self, first_frame: int, snapshot: bytes, arrival_ms: int, now_ms: int
@@ -161,14 +160,14 @@ class SegmentWriter:
         try:
             segment.reserve(len(header) + len(snapshot))
             self._files.write_at(fd, [header, snapshot], 0)
+            self._files.sync(fd)
+            self._files.sync_dir(self._folder)
         except StorageFull:
             self._files.close(fd)
             self._files.unlink(path)
             # a name that a power cut brings back would look as if frames before it were lost
             self._files.sync_dir(self._folder)
             raise
-        self._files.sync(fd)
-        self._files.sync_dir(self._folder)
         segment.end = segment.synced = len(header) + len(snapshot)
         return segment
 
