@@ -135,6 +135,7 @@ def test_without_a_descriptor_left_it_neither_spins_nor_ends(tmp_path: Path) -> 
     with ServerProcess(tmp_path / "stream") as server:
         kinesis = boto3_client(server.endpoint)
         create(kinesis, "s")
+        put_seconds(kinesis, "s")  # a stream nobody has written to of late has no file open
         used = Vitals.of(server.pid).descriptors
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (used + 20, used + 20))
         with idle(server, 100):
