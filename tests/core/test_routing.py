@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,3 +58,20 @@ def test_the_memory_of_keys_is_bounded_and_used_for_keys_that_come_again() -> No
     for n in range(0, 10_000, 3):
         table.route([f"one-{n}"], None)
     assert len(table._known) <= routing.MAX_KNOWN_KEYS
+
+
+def test_all_streams_together_remember_a_bounded_number_of_keys(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = Routing._known_of_all
+    monkeypatch.setattr(routing, "MAX_KNOWN_KEYS_OF_ALL", before + 1000)
+    tables = [make(4) for _ in range(5)]
+    for n, table in enumerate(tables):
+        keys = [f"host-{n}-{i}" for i in range(300)]
+        for _ in range(3):
+            assert table.route(keys, None) == expected(4, keys)
+    assert sum(len(table._known) for table in tables) <= 1000
+    assert Routing._known_of_all - before == sum(len(table._known) for table in tables)
+    del table, tables
+    gc.collect()
+    assert Routing._known_of_all == before

@@ -151,3 +151,18 @@ async def test_a_full_disk_in_the_loop_refuses_all_of_the_window_and_no_more(
         b'"Data":"%b"' % b64encode(bytes(n)) in bytes(part)
         for n, part in zip((1, 3), found.parts, strict=True)
     ] == [True, True]
+
+
+async def test_closing_on_a_full_disk_closes(tmp_path: Path, files: FaultyFiles) -> None:
+    log = open_log(tmp_path, files)
+    await log.append([put(1)])
+    files.fail_always("write_at", no_space)
+    large = asyncio.create_task(log.append([put(InLoop.max_bytes)]))
+    await asyncio.sleep(0)
+    await log.close()
+    with pytest.raises(StorageFull):
+        await large
+    files.heal()
+    again = open_log(tmp_path, files)
+    await again.append([put(3)])
+    await again.close()

@@ -347,3 +347,15 @@ def test_logs_nobody_writes_to_hold_no_files(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
     for log in logs:
         log.close()
+
+
+def test_notes_of_another_version_are_no_reason_not_to_start(tmp_path: Path) -> None:
+    driver = Driver(tmp_path / "log")
+    driver.put(0, [b"a"])
+    driver.log.close()
+    body = msgspec.msgpack.encode({"format": 2})
+    head = len(body).to_bytes(4, "little") + crc32c(body).to_bytes(4, "little")
+    notes_path(_segments(tmp_path / "log")[0]).write_bytes(head + body)
+    again = Driver(tmp_path / "log")
+    assert [s.data for s in read_all(again.log, 0)] == [b"a"]
+    again.log.close()

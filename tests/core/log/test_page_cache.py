@@ -83,3 +83,13 @@ def test_a_deleted_file_and_a_reused_descriptor_are_no_trouble(tmp_path: Path) -
         files.unlink(path)
     write_steps(files, tmp_path / "last", 2)
     assert is_cached(tmp_path / "last", 0)
+
+
+def test_small_writes_to_many_files_count_as_the_pages_they_hold(tmp_path: Path) -> None:
+    files = CacheBoundFiles(MIB)
+    for n in range(400):
+        fd = files.open_append(tmp_path / str(n))
+        files.write_at(fd, [b"x" * 100], 0)
+        files.sync_data(fd)
+        files.close(fd)
+    assert len(files._steps) <= MIB // 4096 + 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 import resource
@@ -390,4 +391,61 @@ def test_too_many_open_files_when_a_segment_is_full_fail_no_put(tmp_path: Path) 
     driver.log.close()
     again = Driver(tmp_path / "log", segment_bytes=600)
     assert [int(s.data[:2]) for s in read_all(again.log, 0)] == stored
+    again.log.close()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_what_is_served_after_a_failed_sync_survives_a_power_cut(tmp_path: Path, seed: int) -> None:
+    """The restart reads it from the page cache, which takes it for written."""
+    disk = PowerCutFiles()
+    driver = Driver(tmp_path / "log", disk)
+    for i in range(3):
+        driver.put(0, [b"%d" % i])
+    disk.fails_next_sync = True
+    with pytest.raises(OSError, match="error"):
+        driver.put(0, [b"3"])
+    driver.log.close()
+    again = Driver(tmp_path / "log", disk)
+    served = read_all(again.log, 0)
+    assert [s.data for s in served] == [b"0", b"1", b"2", b"3"]
+    again.put(0, [b"4"])
+    disk.leave(tmp_path / "log", tmp_path / "left", random.Random(seed))
+    again.log.close()
+    left = Driver(tmp_path / "left")
+    assert [s.data for s in read_all(left.log, 0)] == [b"0", b"1", b"2", b"3", b"4"]
+    left.log.close()
+
+
+class _StubbornFiles(SystemFiles):
+    """Removes nothing whose name is in `kept`."""
+
+    def __init__(self) -> None:
+        self.kept: set[str] = set()
+
+    def unlink(self, path: Path) -> None:
+        if path.name in self.kept:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+        super().unlink(path)
+
+
+def test_a_segment_that_could_not_be_removed_goes_before_the_next(tmp_path: Path) -> None:
+    files = _StubbornFiles()
+    driver = Driver(tmp_path / "log", files, segment_bytes=600)
+    for i in range(12):
+        driver.now_ms = START_MS + i * 1000
+        driver.put(0, [b"%02d" % i + b"y" * 200])
+    paths = sorted((tmp_path / "log").glob("*.seg"))
+    assert len(paths) > 4
+    files.kept = {paths[0].name}
+    for upto in (4, 9):  # the second time nothing younger goes before it either
+        with pytest.raises(OSError, match="not permitted"):
+            driver.log.trim(START_MS + upto * 1000)
+    assert sorted((tmp_path / "log").glob("*.seg")) == paths
+    Driver(tmp_path / "log", segment_bytes=600).log.close()  # no gap
+    files.kept = set()
+    assert driver.log.trim(START_MS + 9 * 1000) > 1
+    assert len(list((tmp_path / "log").glob("*.seg"))) < len(paths) - 1
+    driver.log.close()
+    again = Driver(tmp_path / "log", segment_bytes=600)
+    assert int(read_all(again.log, 0)[-1].data[:2]) == 11
     again.log.close()

@@ -7,11 +7,12 @@ damage, and is refused by name rather than cut off.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from headrace.core.errors import CorruptSegment, UnknownFormatVersion
+from headrace.core.errors import CorruptSegment, StorageFull, UnknownFormatVersion
 from headrace.core.log.files import Files
 from headrace.core.log.format import (
     FLAG_MARK,
@@ -230,7 +231,8 @@ def cut_torn_tail(files: Files, fd: int, path: Path, found: Scan) -> int:
         # It may have been on its way to the disk only. After a sync that failed, the kernel may
         # even take it for written: so it is written again.
         again = files.read_at(fd, found.end - found.durable_upto, found.durable_upto)
-        files.write_at(fd, [again], found.durable_upto)
+        with contextlib.suppress(StorageFull):  # where writing anew takes space: it is there
+            files.write_at(fd, [again], found.durable_upto)
     if tail or not found.is_vouched_for:
         files.sync(fd)
     return len(tail)

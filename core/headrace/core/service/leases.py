@@ -20,7 +20,6 @@ from headrace.core.clock import Clock, SystemClock
 from headrace.core.control.leases import (
     ApplicationState,
     Heartbeat,
-    LeaseCommand,
     LeaseShard,
     LeasesState,
     LeaseView,
@@ -63,13 +62,6 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     stream_name: str
 
 
-class _Write(_Request, frozen=True, kw_only=True, rename="pascal"):
-    """A request that is one command. Raises ValidationError when it cannot be."""
-
-    def command(self, where: _Where) -> LeaseCommand:
-        raise NotImplementedError
-
-
 class SyncLeasesRequest(_Request, frozen=True, kw_only=True, rename="pascal"):
     """All shards of the stream, as ListShards has them."""
 
@@ -83,7 +75,7 @@ class ListLeasesRequest(_Request, frozen=True, kw_only=True, rename="pascal"):
     next_token: str | None = None
 
 
-class HeartbeatRequest(_Write, frozen=True, kw_only=True, rename="pascal"):
+class HeartbeatRequest(_Request, frozen=True, kw_only=True, rename="pascal"):
     """Show that a worker is alive."""
 
     worker_id: str
@@ -93,7 +85,7 @@ class HeartbeatRequest(_Write, frozen=True, kw_only=True, rename="pascal"):
         return Heartbeat(**where, worker=self.worker_id)
 
 
-class TakeLeaseRequest(_Write, frozen=True, kw_only=True, rename="pascal"):
+class TakeLeaseRequest(_Request, frozen=True, kw_only=True, rename="pascal"):
     """Become the owner; answers the lease with its pending state. LeaseLost if it moved."""
 
     worker_id: str
@@ -113,7 +105,7 @@ class TakeLeaseRequest(_Write, frozen=True, kw_only=True, rename="pascal"):
         )
 
 
-class ReleaseLeaseRequest(_Write, frozen=True, kw_only=True, rename="pascal"):
+class ReleaseLeaseRequest(_Request, frozen=True, kw_only=True, rename="pascal"):
     """Give a lease back. LeaseLost if it was not the caller's any more."""
 
     shard_id: str
@@ -124,7 +116,7 @@ class ReleaseLeaseRequest(_Write, frozen=True, kw_only=True, rename="pascal"):
         return ReleaseLease(**where, shard_id=self.shard_id, counter=self.counter)
 
 
-class PrepareCheckpointRequest(_Write, frozen=True, kw_only=True, rename="pascal"):
+class PrepareCheckpointRequest(_Request, frozen=True, kw_only=True, rename="pascal"):
     """Keep up to 8 MiB beside the checkpoint that is to follow. `state` is base64 on the wire."""
 
     shard_id: str
@@ -149,7 +141,7 @@ class PrepareCheckpointRequest(_Write, frozen=True, kw_only=True, rename="pascal
         )
 
 
-class SaveCheckpointRequest(_Write, frozen=True, kw_only=True, rename="pascal"):
+class SaveCheckpointRequest(_Request, frozen=True, kw_only=True, rename="pascal"):
     """Set the checkpoint. LeaseLost if the lease is not the caller's any more."""
 
     shard_id: str
@@ -175,6 +167,15 @@ class ListLeasesAnswer(msgspec.Struct, frozen=True, rename="pascal", omit_defaul
     leases: list[LeaseView]
     next_token: str | None = None
 
+
+WriteRequest = (
+    HeartbeatRequest
+    | TakeLeaseRequest
+    | ReleaseLeaseRequest
+    | PrepareCheckpointRequest
+    | SaveCheckpointRequest
+)
+"""A request that is one command; making it raises ValidationError when it cannot be."""
 
 OPERATIONS: dict[str, tuple[type[msgspec.Struct], str]] = {
     "SyncLeases": (SyncLeasesRequest, "sync_leases"),
@@ -266,7 +267,7 @@ class LeaseService:
         )
 
     async def write(
-        self, request: _Write, *, account: str, region: str
+        self, request: WriteRequest, *, account: str, region: str
     ) -> LeaseAnswer | dict[str, Any]:
         """Do what the request says: durable when this returns, or refused."""
         _check_names(request)

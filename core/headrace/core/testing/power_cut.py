@@ -13,6 +13,8 @@ Sound for ext4 and XFS as the ALICE study (OSDI 2014) describes them; stricter t
 
 from __future__ import annotations
 
+import errno
+import os
 import random as random_module
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -60,6 +62,9 @@ class PowerCutFiles(SystemFiles):
     def __init__(self) -> None:
         self._directories: dict[Path, _Directory] = {}
         self._open: dict[int, _Inode] = {}
+        self.fails_next_sync = False
+        """The next sync of data fails, and the kernel takes what it could not write for written:
+        it is read back as before, no later sync writes it, and a power cut shows it is missing."""
 
     def _directory(self, path: Path) -> _Directory:
         return self._directories.setdefault(path, _Directory())
@@ -91,6 +96,11 @@ class PowerCutFiles(SystemFiles):
         self._open[fd].pending.append(size)
 
     def sync_data(self, fd: int) -> None:
+        if self.fails_next_sync:
+            self.fails_next_sync = False
+            inode = self._open[fd]
+            inode.pending = [change for change in inode.pending if isinstance(change, int)]
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
         super().sync_data(fd)
         self._settle(self._open[fd])
 
