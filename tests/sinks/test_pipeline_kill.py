@@ -30,6 +30,7 @@ pytestmark = pytest.mark.crash
 ROUNDS = int(os.environ.get("HEADRACE_KILL_ROUNDS", "2"))
 SEED = int(os.environ.get("HEADRACE_SEED", str(random.randrange(1 << 30))))
 PARTS = ("stream", "sinks", "triggers", "agent")
+RUNNING = ("running", "troubled")
 LANDING_S = 120
 
 HANDLER = """
@@ -159,11 +160,14 @@ def status(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def wait_until_running(folder: Path, part: str, deadline: float) -> int:
-    """The part's process, once it runs."""
+def wait_until_running(folder: Path, part: str, deadline: float, killed: int | None = None) -> int:
+    """The part's process, once it runs.
+
+    `killed`: the one killed before. The status is up to a second old and may still name it.
+    """
     while time.monotonic() < deadline:
         found = status(folder).get(part)
-        if found and found["pid"] and found["state"] in ("running", "troubled"):
+        if found and found["pid"] not in (None, killed) and found["state"] in RUNNING:
             return int(found["pid"])
         time.sleep(0.05)
     raise AssertionError(f"seed {SEED}: {part} did not run: {status(folder).get(part)}")
@@ -186,12 +190,15 @@ def test_every_part_is_killed_in_turn_and_the_reckoning_is_even(
         for part in PARTS:
             wait_until_running(tmp_path, part, time.monotonic() + 60)
         writer.start()
-        killed = 0
+        kills = 0
+        killed: dict[str, int] = {}
         for _ in range(ROUNDS):
             for part in rng.sample(PARTS, len(PARTS)):
                 time.sleep(rng.uniform(0.2, 0.9))
-                os.kill(wait_until_running(tmp_path, part, time.monotonic() + 60), signal.SIGKILL)
-                killed += 1
+                deadline = time.monotonic() + 60
+                killed[part] = wait_until_running(tmp_path, part, deadline, killed.get(part))
+                os.kill(killed[part], signal.SIGKILL)
+                kills += 1
         writer.stopping.set()
         writer.join()
         lines = lines_written(tmp_path / "logs")
@@ -206,7 +213,7 @@ def test_every_part_is_killed_in_turn_and_the_reckoning_is_even(
     finally:
         pipeline.kill()
         pipeline.wait()
-    assert writer.rotations >= 2 and killed == ROUNDS * len(PARTS)
+    assert writer.rotations >= 2 and kills == ROUNDS * len(PARTS)
     for name, wanted in (("lines", lines), ("tens", tens)):
         landed = target.ids(name)
         missing, duplicated = (wanted - landed).total(), (landed - wanted).total()
