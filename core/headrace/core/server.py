@@ -1,21 +1,17 @@
 """The server: engine, operations and wire put together behind uvicorn.
 
-`Server` lives in a running event loop (a part of a pipeline has one); `serve` is the whole process
-of `headrace serve`. The data path comes up first: what only errors or management need is imported
-when it is first needed.
+`Server` lives in a running event loop (a part of a pipeline has one); the whole process of
+`headrace serve` is in `serve`. The data path comes up first: what only errors or management need is
+imported when it is first needed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import os
 import resource
-import signal
-import socket
-import sys
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,12 +21,12 @@ from typing import Any
 import uvicorn
 
 from headrace.core.access_key import AccessKey
-from headrace.core.allocator import keep_freed_memory
+from headrace.core.address import bind
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.engine.embedded.engine import EmbeddedEngine
 from headrace.core.engine.embedded.usage_store import SqliteUsageStore
 from headrace.core.engine.seam import UsageStore
-from headrace.core.errors import ConfigError, HeadraceError
+from headrace.core.errors import HeadraceError
 from headrace.core.listener.guard import MAX_HELD_BYTES, PATIENCE_S, Guard
 from headrace.core.listener.protocol import FirstBytesProtocol
 from headrace.core.listener.tls import ServerTls, TlsConfig, server_tls
@@ -124,7 +120,7 @@ class Server:
     async def start(self) -> None:
         """Open the data folder and listen. Raises HeadraceError when either cannot be."""
         _raise_open_files()
-        sock = _bind(self._config)
+        sock = bind(self._config.host, self._config.port, has_keys=bool(self._config.access_keys))
         try:
             if self._config.tls is not None:
                 self._tls = server_tls(
@@ -250,58 +246,11 @@ class Server:
         await asyncio.wait([self._serving])
 
 
-def _bind(config: ServerConfig) -> socket.socket:
-    """Listen on the configured address. Raises ConfigError saying what to do."""
-    if not config.access_keys and not _is_loopback(config.host):
-        raise ConfigError(
-            f"refusing to listen on {config.host} without access keys",
-            hint="give keys, or listen on 127.0.0.1",
-        )
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    # with its protocol named: asyncio looks for that before it turns off Nagle's algorithm, which
-    # would hold back the second part of every answer for 40 ms
-    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((config.host, config.port))
-    except OSError as error:
-        sock.close()
-        raise ConfigError(
-            f"cannot listen on {config.host}:{config.port}: {os.strerror(error.errno or 0)}",
-            hint="another process has the port, or the address is not this machine's",
-        ) from error
-    sock.listen(2048)
-    return sock
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def _stop_the_process(error: BaseException) -> None:
     """After a failed write nothing in memory can be trusted to match the disk."""
     log.critical("the store failed and the process stops: %r", error)
     # the answers that say so get a moment to leave
     asyncio.get_running_loop().call_later(0.1, os._exit, EXIT_STORE_FAILED)
-
-
-def serve(config: ServerConfig) -> int:
-    """Run a server until SIGTERM or SIGINT. Returns the exit code.
-
-    Prints `headrace: listening on http://HOST:PORT` on standard output when it is ready.
-    """
-    import uvloop
-
-    keep_freed_memory()
-    try:
-        uvloop.run(_serve(config))
-    except HeadraceError as error:
-        print(f"headrace: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
-    return 0
 
 
 def _guard(config: ServerConfig) -> Guard:
@@ -323,24 +272,3 @@ def _raise_open_files() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-async def _serve(config: ServerConfig) -> None:
-    server = Server(config)
-    await server.start()
-    if server.new_certificate is not None:
-        print(
-            f"headrace: made a certificate for clients to trust: {server.new_certificate}",
-            file=sys.stderr,
-        )
-    print(f"headrace: listening on {server.endpoint}", flush=True)
-    stopping = asyncio.Event()
-    loop: Any = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    ended = asyncio.create_task(server.wait())
-    asked = asyncio.create_task(stopping.wait())
-    await asyncio.wait([ended, asked], return_when=asyncio.FIRST_COMPLETED)
-    for task in (ended, asked):
-        task.cancel()
-    await server.stop()

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headrace.core.address import is_loopback, split_address
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.errors import (
     HeadraceError,
@@ -25,7 +26,7 @@ from headrace.core.errors import (
     ServiceError,
 )
 from headrace.core.part import Finding, Health, Part, PartContext
-from headrace.core.stream_section import StreamSection, StreamSpec, is_loopback, split_address
+from headrace.core.stream_section import StreamSection, StreamSpec
 
 if TYPE_CHECKING:
     from headrace.core.client import StreamClient

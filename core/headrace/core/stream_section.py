@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,6 +16,7 @@ from pydantic import (
 )
 
 from headrace.core.access_key import ACCOUNT_EXPECTED, AccessKey, is_account
+from headrace.core.address import split_address
 from headrace.core.limits import (
     DEFAULT_ACCOUNT,
     DEFAULT_REGION,
@@ -32,22 +32,6 @@ if TYPE_CHECKING:
     from headrace.core.listener.tls import TlsConfig
 
 HOUR_MS = 3_600_000
-
-
-def split_address(text: str) -> tuple[str, int]:
-    """`127.0.0.1:4567`, `[::1]:4567` -> host and port. Raises ValueError on anything else."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdigit() or not 1 <= int(port) <= 65535:
-        raise ValueError("an address and a port, such as 127.0.0.1:4567")
-    return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach it."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _address(text: str) -> str:

@@ -98,7 +98,7 @@ def serve_main(arguments: Sequence[str]) -> int:
     parsed = serve_parser().parse_args(arguments)  # ends with code 2 on bad usage
     try:
         config = _config(parsed, os.environ)
-        from headrace.core.server import serve
+        from headrace.core.serve import serve
 
         return serve(config)
     except ConfigError as error:
