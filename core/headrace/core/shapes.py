@@ -1,12 +1,14 @@
 """The client's side of the hot operations: typed shapes, encoded and decoded by pure functions.
 
-Everything else goes through as plain JSON. Data is base64 on the wire; msgspec's own codec is the
-faster one for small records, pybase64's for large ones (measured: 100 B against 1 KB and up).
+Everything else goes through as plain JSON (`decode_members`). Data is base64 on the wire; msgspec's
+own codec is the faster one for small records, pybase64's for large ones (measured: 100 B against
+1 KB and up).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import pybase64
@@ -93,6 +95,7 @@ _encoder = msgspec.json.Encoder()
 _put_decoder = msgspec.json.Decoder(_PutAnswer)
 _get_decoder = msgspec.json.Decoder(_GetAnswer)
 _shards_decoder = msgspec.json.Decoder(_ShardsAnswer)
+_members_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
 def encode_put(stream: str, entries: Sequence[PutEntry]) -> bytes:
@@ -157,3 +160,9 @@ def decode_shards(body: bytes) -> tuple[list[ShardInfo], str | None]:
         )
         for shard in answer.shards
     ], answer.next_token
+
+
+def decode_members(body: bytes) -> dict[str, Any]:
+    """Any answer's members, an error's too. Raises msgspec.DecodeError."""
+    members: dict[str, Any] = _members_decoder.decode(body)
+    return members
