@@ -12,7 +12,16 @@ import pytest
 
 from api_support import Raw
 from headrace.core.control.machine import ControlState
-from headrace.core.service import addressing, catalog, puts, reads, shards, streams, subscriptions
+from headrace.core.service import (
+    addressing,
+    catalog,
+    operations,
+    puts,
+    reads,
+    shards,
+    streams,
+    subscriptions,
+)
 from headrace.core.wire import dispatch, hot
 from headrace.core.wire.service_model import Operation, Shape, service_model
 
@@ -35,8 +44,8 @@ def all_operations() -> list[Operation]:
 
 
 def answered() -> dict[str, Any]:
-    """Operation -> the function that answers it, from the dispatcher's own tables."""
-    source = inspect.getsource(dispatch.Dispatcher.__init__)
+    """Operation -> the function that answers it, from the server's own tables."""
+    source = inspect.getsource(dispatch.Dispatcher.__init__) + inspect.getsource(operations)
     return {
         operation.name: operation
         for operation in all_operations()
@@ -71,7 +80,7 @@ def source_of(operation: str) -> str:
     if operation in ("PutRecord", "PutRecords", "GetRecords"):
         return inspect.getsource(hot)
     if operation == "GetShardIterator":
-        return inspect.getsource(puts) + inspect.getsource(reads) + inspect.getsource(dispatch)
+        return inspect.getsource(puts) + inspect.getsource(reads) + inspect.getsource(operations)
     if operation == "SubscribeToShard":
         return inspect.getsource(subscriptions)
     known: list[ModuleType] = [streams, shards]

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
-
-import msgspec
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, NamedTuple
 
 from headrace.core.errors import (
     CorruptSegment,
     HeadraceError,
     InternalFailure,
-    Serialization,
     ServiceError,
     ServiceUnavailable,
     StorageFull,
@@ -26,30 +23,19 @@ from headrace.core.model.records import (
     decode_sequences,
 )
 from headrace.core.pieces import Pieces
-from headrace.core.service.account import AccountService
 from headrace.core.service.call_rates import CallRates
 from headrace.core.service.caller import Caller
 from headrace.core.service.capacity import Capacity
 from headrace.core.service.catalog import Catalog
-from headrace.core.service.consumers import ConsumerService
-from headrace.core.service.dry_run import refuse_dry_run
-from headrace.core.service.encryption import EncryptionService
-from headrace.core.service.leases import OPERATIONS as LEASE_OPERATIONS
-from headrace.core.service.leases import LeaseService
-from headrace.core.service.modes import ModeService
-from headrace.core.service.monitoring import MonitoringService
-from headrace.core.service.policies import PolicyService
+from headrace.core.service.operations import operations
 from headrace.core.service.puts import PutService, Stamp
 from headrace.core.service.reads import ReadService
-from headrace.core.service.retention import RetentionService
-from headrace.core.service.scaling import ScalingService
-from headrace.core.service.shards import ShardService
 from headrace.core.service.streams import StreamService
 from headrace.core.service.subscriptions import SubscriptionService
-from headrace.core.service.tags import TagService
 from headrace.core.service.usage import Usage
-from headrace.core.service.usage_report import DescribeUsageRequest, UsageService
+from headrace.core.service.usage_report import UsageService
 from headrace.core.wire import codec, event_stream, hot, validation
+from headrace.core.wire.extension import Extension
 
 log = logging.getLogger("headrace.core")
 
@@ -60,9 +46,6 @@ RECORDS_EXPIRED_HEADER = (b"x-headrace-records-expired", b"true")
 _PRODUCER = PRODUCER_HEADER.encode()
 _EPOCH = PRODUCER_EPOCH_HEADER.encode()
 _SEQUENCES = PRODUCER_SEQUENCES_HEADER.encode()
-
-_Request = TypeVar("_Request", bound=msgspec.Struct)
-Operation = Callable[[Caller, dict[str, Any]], Awaitable[dict[str, Any]]]
 
 
 class Answer(NamedTuple):
@@ -93,67 +76,9 @@ class Dispatcher:
         is_limited = capacity is not None
         self._puts = PutService(catalog, usage, capacity)
         self._reads = reads = ReadService(catalog, usage, capacity)
-        shards = ShardService(catalog, streams.updates)
         self._subscriptions = SubscriptionService(catalog, reads, usage, is_limited=is_limited)
-        self._leases = LeaseService(
-            catalog.engine.control.submit, lambda: catalog.state.leases, clock=catalog.clock
-        )
-        self._metered = metered
-
-        async def get_shard_iterator(caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
-            answer = await reads.get_shard_iterator(caller, request)
-            refuse_dry_run(bool(request.get("DryRun")))
-            return answer
-
-        tags = TagService(catalog)
-        consumers = ConsumerService(catalog, streams.transitions)
-        modes = ModeService(catalog, streams.updates)
-        retention = RetentionService(catalog)
-        scaling = ScalingService(catalog, streams.updates)
-        encryption = EncryptionService(catalog, streams.updates)
-        policies = PolicyService(catalog)
-        monitoring = MonitoringService(catalog)
-        account = AccountService(catalog, is_limited=is_limited)
-        self._cold: dict[str, Operation] = {
-            "AddTagsToStream": tags.add_tags_to_stream,
-            "CreateStream": streams.create_stream,
-            "DecreaseStreamRetentionPeriod": retention.decrease_stream_retention_period,
-            "DeleteStream": streams.delete_stream,
-            "DeleteResourcePolicy": policies.delete_resource_policy,
-            "DeregisterStreamConsumer": consumers.deregister_stream_consumer,
-            "DescribeAccountSettings": account.describe_account_settings,
-            "DescribeLimits": account.describe_limits,
-            "DescribeStream": streams.describe_stream,
-            "DescribeStreamConsumer": consumers.describe_stream_consumer,
-            "DescribeStreamSummary": streams.describe_stream_summary,
-            "DisableEnhancedMonitoring": monitoring.disable_enhanced_monitoring,
-            "EnableEnhancedMonitoring": monitoring.enable_enhanced_monitoring,
-            "GetResourcePolicy": policies.get_resource_policy,
-            "GetShardIterator": get_shard_iterator,
-            "IncreaseStreamRetentionPeriod": retention.increase_stream_retention_period,
-            "ListShards": shards.list_shards,
-            "ListStreamConsumers": consumers.list_stream_consumers,
-            "ListStreams": streams.list_streams,
-            "ListTagsForResource": tags.list_tags_for_resource,
-            "ListTagsForStream": tags.list_tags_for_stream,
-            "MergeShards": shards.merge_shards,
-            "PutResourcePolicy": policies.put_resource_policy,
-            "RegisterStreamConsumer": consumers.register_stream_consumer,
-            "RemoveTagsFromStream": tags.remove_tags_from_stream,
-            "SplitShard": shards.split_shard,
-            "StartStreamEncryption": encryption.start_stream_encryption,
-            "StopStreamEncryption": encryption.stop_stream_encryption,
-            "TagResource": tags.tag_resource,
-            "UntagResource": tags.untag_resource,
-            "UpdateAccountSettings": account.update_account_settings,
-            "UpdateMaxRecordSize": modes.update_max_record_size,
-            "UpdateShardCount": scaling.update_shard_count,
-            "UpdateStreamMode": modes.update_stream_mode,
-            "UpdateStreamRecordDistributionStrategy": (
-                modes.update_stream_record_distribution_strategy
-            ),
-            "UpdateStreamWarmThroughput": modes.update_stream_warm_throughput,
-        }
+        self._extension = Extension(catalog, metered)
+        self._cold = operations(catalog, streams, reads, is_limited=is_limited)
         self._hot = {
             "PutRecords": self._put_records,
             "PutRecord": self._put_record,
@@ -197,7 +122,8 @@ class Dispatcher:
                 answer = await run_cold(caller, request)
                 return Answer(200, [], codec.encode_response(name, answer, content_type))
             if target.startswith(EXTENSION_TARGET) and content_type == codec.JSON:
-                return await self._extension(caller, target[len(EXTENSION_TARGET) :], body)
+                name = target[len(EXTENSION_TARGET) :]
+                return Answer(200, [], await self._extension.answer(caller, name, body))
             raise UnknownOperation("")
         except HeadraceError as error:
             return Answer(*codec.encode_error(_on_the_wire(error), content_type))
@@ -257,30 +183,6 @@ class Dispatcher:
         request = _validate("SubscribeToShard", codec.decode(body, content_type))
         events = await self._subscriptions.subscribe(caller, request)
         return Answer(200, [], event_stream.encode_events(events, content_type))
-
-    async def _extension(self, caller: Caller, name: str, body: bytes) -> Answer:
-        """Headrace's own operations: leases and usage. JSON only."""
-        if name == "DescribeUsage":
-            asked = _decode_extension(body, DescribeUsageRequest)
-            usage = await self._metered.describe(caller, asked.stream_name, asked.hours)
-            return Answer(200, [], msgspec.json.encode(usage))
-        found = LEASE_OPERATIONS.get(name)
-        if found is None:
-            raise UnknownOperation("")
-        request_type, method = found
-        answer = await getattr(self._leases, method)(
-            _decode_extension(body, request_type), account=caller.account, region=caller.region
-        )
-        return Answer(200, [], msgspec.json.encode(answer))
-
-
-def _decode_extension(body: bytes, request_type: type[_Request]) -> _Request:
-    try:
-        return msgspec.json.decode(body, type=request_type)
-    except msgspec.ValidationError as error:
-        raise ValidationError(str(error)) from error
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise Serialization(str(error)) from error
 
 
 def _validate(name: str, request: object) -> dict[str, Any]:
