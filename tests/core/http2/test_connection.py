@@ -100,7 +100,7 @@ async def test_five_thousand_requests_on_one_connection() -> None:
             found = await asyncio.gather(*(client.request(body=b) for b in bodies))
             assert [bytes(a.body) for a in found] == bodies
         protocol = server.connection
-        assert not protocol._streams and not protocol._running_count
+        assert not protocol.streams and not protocol._running_count
 
 
 async def test_a_reader_that_takes_nothing_is_not_written_ahead_for() -> None:

@@ -14,7 +14,6 @@ import contextlib
 import logging
 from collections import deque
 from typing import Any
-from urllib.parse import unquote
 
 from h2.errors import ErrorCodes
 from h2.events import (
@@ -29,13 +28,14 @@ from h2.events import (
 )
 from h2.exceptions import H2Error, ProtocolError, StreamClosedError
 from uvicorn.config import Config
-from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
 from headrace.core.limits import KIB
 from headrace.core.listener.guard import Guard
+from headrace.core.listener.http2_scope import connection_scope, request_scope
 from headrace.core.listener.http2_state import MAX_FRAME_BYTES, MAX_STREAMS, server_connection
 from headrace.core.listener.http2_stream import Headers, Http2Stream
+from headrace.core.listener.http2_watch import Http2Watch
 
 # Streams a peer opened and reset still cost their work: so many more than it may have open, and
 # so many in the time in which a connection looks at itself.
@@ -65,19 +65,16 @@ class Http2Protocol(asyncio.Protocol):
         self._loop = loop
         self._idle_s = config.timeout_keep_alive
         self._conn = server_connection()
-        self._streams: dict[int, Http2Stream] = {}
+        self.streams: dict[int, Http2Stream] = {}
         self._running_count = 0
-        self._abandoned_count = 0  # since the connection last looked at itself
+        self._abandoned_count = 0  # since the watch last looked
         self._waiting: deque[Http2Stream] = deque()  # with something to send, in turn
         self._transport: Any = None
         self._is_write_paused = False
         self._is_ending = False
-        self._watch: asyncio.TimerHandle | None = None
-        self._moved_count = 0  # reads, and writes of answers: what a dead peer has none of
-        self._moved_before = 0
-        self._look: asyncio.TimerHandle | None = None
-        self._sent_bytes = 0
-        self._seen = (0, 0)  # bytes sent in frames, bytes in the socket's buffer: a look ago
+        self._watch: Http2Watch | None = None
+        self.moved_count = 0  # reads, and writes of answers: what a dead peer has none of
+        self.sent_bytes = 0  # in frames of answers
 
     # the transport's side
 
@@ -85,21 +82,27 @@ class Http2Protocol(asyncio.Protocol):
         self._transport = transport
         transport.set_write_buffer_limits(high=WRITE_AHEAD_BYTES)  # type: ignore[attr-defined]
         self._connections.add(self)
-        self._server = get_local_addr(self._transport)
-        self._client = get_remote_addr(self._transport)
-        self._scheme = "https" if is_ssl(self._transport) else "http"
+        self._common = connection_scope(
+            transport, asgi_version=self._asgi_version, app_state=self._app_state
+        )
+        self._client = self._common["client"]
         self._flush()  # our settings
-        self._watch = self._loop.call_later(self._idle_s, self._look_for_life)
-        self._look = self._loop.call_later(self._guard.patience_s, self._look_for_progress)
+        self._watch = Http2Watch(
+            self,
+            transport,
+            self._loop,
+            peer=self._client,
+            idle_s=self._idle_s,
+            patience_s=self._guard.patience_s,
+        )
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)
-        for timer in (self._watch, self._look):
-            if timer is not None:
-                timer.cancel()
-        for stream in list(self._streams.values()):
+        if self._watch is not None:
+            self._watch.stop()
+        for stream in list(self.streams.values()):
             stream.disconnect()
-        self._streams.clear()
+        self.streams.clear()
         self._waiting.clear()
 
     def pause_writing(self) -> None:
@@ -114,7 +117,7 @@ class Http2Protocol(asyncio.Protocol):
         self.pump()
 
     def data_received(self, data: bytes) -> None:
-        self._moved_count += 1
+        self.moved_count += 1
         self._take(data)
 
     def _take(self, data: bytes) -> None:
@@ -152,27 +155,27 @@ class Http2Protocol(asyncio.Protocol):
             self._open(event.stream_id or 0, event.headers or [])
         elif isinstance(event, DataReceived):
             size = event.flow_controlled_length or 0
-            stream = self._streams.get(event.stream_id or 0)
+            stream = self.streams.get(event.stream_id or 0)
             if stream is None or not stream.take(event.data or b"", size):
                 self._conn.acknowledge_received_data(size, event.stream_id or 0)
             elif self._guard.is_full:
                 self._give_up(stream, ErrorCodes.REFUSED_STREAM)
         elif isinstance(event, StreamEnded):
-            stream = self._streams.get(event.stream_id or 0)
+            stream = self.streams.get(event.stream_id or 0)
             if stream is not None:
                 stream.end()
         elif isinstance(event, StreamReset):
-            stream = self._streams.pop(event.stream_id or 0, None)
+            stream = self.streams.pop(event.stream_id or 0, None)
             if stream is not None:
                 stream.disconnect()
                 self._close_if_done()
                 self._abandoned_count += 1
         elif isinstance(event, WindowUpdated):
-            stream = self._streams.get(event.stream_id or 0)
+            stream = self.streams.get(event.stream_id or 0)
             if stream is not None:
                 self._queue(stream)
         elif isinstance(event, RemoteSettingsChanged):  # may have changed every stream's window
-            for stream in self._streams.values():
+            for stream in self.streams.values():
                 self._queue(stream)
         elif isinstance(event, ConnectionTerminated):
             # the peer opens no more, and waits for the answers to what it has asked
@@ -189,12 +192,12 @@ class Http2Protocol(asyncio.Protocol):
             self._flush()
             self._transport.close()
             return
-        scope = self._scope(headers)
+        scope = request_scope(headers, self._common)
         if scope is None:
             self._reset(stream_id, ErrorCodes.PROTOCOL_ERROR)
             return
         stream = Http2Stream(stream_id, scope, self, self._guard)
-        self._streams[stream_id] = stream
+        self.streams[stream_id] = stream
         self._running_count += 1
         task = self._loop.create_task(stream.run(self._app))
         self._state.tasks.add(task)
@@ -203,40 +206,6 @@ class Http2Protocol(asyncio.Protocol):
     def _ran(self, task: asyncio.Task[None]) -> None:
         self._state.tasks.discard(task)
         self._running_count -= 1
-
-    def _scope(self, headers: Headers) -> dict[str, Any] | None:
-        """The ASGI scope of a request; None when it is none (CONNECT)."""
-        pseudo: dict[bytes, bytes] = {}
-        plain: list[tuple[bytes, bytes]] = []
-        has_host = False
-        for name, value in headers:
-            if name.startswith(b":"):
-                pseudo[name] = value
-            else:
-                has_host = has_host or name == b"host"
-                plain.append((name, value))
-        path = pseudo.get(b":path")
-        if path is None:
-            return None
-        if not has_host and b":authority" in pseudo:
-            plain.append((b"host", pseudo[b":authority"]))  # what signatures call it
-        raw_path, _, query = path.partition(b"?")
-        text = raw_path.decode("latin-1")
-        return {
-            "type": "http",
-            "asgi": {"version": self._asgi_version, "spec_version": "2.3"},
-            "http_version": "2",
-            "server": self._server,
-            "client": self._client,
-            "scheme": self._scheme,
-            "method": pseudo.get(b":method", b"").decode("latin-1"),
-            "root_path": "",
-            "path": unquote(text) if "%" in text else text,
-            "raw_path": raw_path,
-            "query_string": query,
-            "headers": plain,
-            "state": self._app_state.copy(),
-        }
 
     # the streams' side
 
@@ -259,7 +228,7 @@ class Http2Protocol(asyncio.Protocol):
         if stream.has_bytes:
             self._queue(stream)
             self.pump()
-        elif self._streams.get(stream.stream_id) is stream:
+        elif self.streams.get(stream.stream_id) is stream:
             self._send_frame(stream)  # an end without bytes waits for no window
             self._flush()
 
@@ -277,7 +246,7 @@ class Http2Protocol(asyncio.Protocol):
         ):
             stream = self._waiting.popleft()
             stream.is_queued = False
-            if self._streams.get(stream.stream_id) is stream and self._send_frame(stream):
+            if self.streams.get(stream.stream_id) is stream and self._send_frame(stream):
                 self._queue(stream)
             self._flush()
         self._flush()
@@ -296,30 +265,49 @@ class Http2Protocol(asyncio.Protocol):
                 return False  # its window update brings it back
             data, is_last = stream.next_output(size)
             self._conn.send_data(stream.stream_id, data, end_stream=is_last)
-            self._sent_bytes += len(data)
+            self.sent_bytes += len(data)
         except ProtocolError:  # reset or ended under us
-            self._streams.pop(stream.stream_id, None)
+            self.streams.pop(stream.stream_id, None)
             stream.disconnect()
             return False
-        self._moved_count += 1
+        self.moved_count += 1
         if not is_last:
             return stream.has_output
         self._state.total_requests += 1
-        del self._streams[stream.stream_id]
+        del self.streams[stream.stream_id]
         if not stream.has_ended:
             # answered without its whole body: the peer need not send the rest
             self._reset(stream.stream_id, ErrorCodes.NO_ERROR)
         self._loop.call_soon(self._close_if_done)
         return False
 
-    # helpers
+    # the watch's side
+
+    def has_no_window(self, stream: Http2Stream) -> bool:
+        """Whether it is the stream's own window that is closed, not the connection's."""
+        if self._conn.outbound_flow_control_window <= 0:
+            return False
+        with contextlib.suppress(ProtocolError):
+            return self._conn.local_flow_control_window(stream.stream_id) <= 0
+        return False
+
+    def forget_abuse(self) -> None:
+        """What a peer may do so often is counted from here on."""
+        self._conn.frames.settings_count = 0
+        self._abandoned_count = 0
+
+    def cancel(self, stream: Http2Stream) -> None:
+        """Give up a stream whose peer makes us wait for too long."""
+        self._give_up(stream, ErrorCodes.CANCEL)
+
+    # within
 
     @property
     def _connections(self) -> set[Any]:
         return self._state.connections
 
     def _give_up(self, stream: Http2Stream, code: ErrorCodes) -> None:
-        if self._streams.pop(stream.stream_id, None) is not None:
+        if self.streams.pop(stream.stream_id, None) is not None:
             self._reset(stream.stream_id, code)
             stream.disconnect()
             self._flush()
@@ -335,45 +323,6 @@ class Http2Protocol(asyncio.Protocol):
             self._transport.write(data)
 
     def _close_if_done(self) -> None:
-        if self._is_ending and not self._streams and not self._transport.is_closing():
+        if self._is_ending and not self.streams and not self._transport.is_closing():
             self._flush()
             self._transport.close()
-
-    def _look_for_life(self) -> None:
-        """Close a connection with nothing under way, or on which nothing moves any more."""
-        moved, self._moved_before = self._moved_count != self._moved_before, self._moved_count
-        waits_for_peer = any(s.has_output or not s.has_ended for s in self._streams.values())
-        if not moved and (not self._streams or waits_for_peer):
-            if not self._streams:
-                self.shutdown()
-            else:
-                _log.info("closing an HTTP/2 connection from %s: it stands still", self._client)
-                self._transport.abort()
-            return
-        self._watch = self._loop.call_later(self._idle_s, self._look_for_life)
-
-    def _look_for_progress(self) -> None:
-        """Give up streams whose peer makes us wait for too long."""
-        self._conn.frames.settings_count = 0
-        self._abandoned_count = 0
-        sent_bytes, unsent_bytes = self._seen
-        unsent_now_bytes = self._transport.get_write_buffer_size()
-        if self._transport.is_closing() and unsent_now_bytes >= unsent_bytes > 0:
-            self._transport.abort()  # it closes when all is sent, and nothing goes
-            return
-        is_still = self._sent_bytes == sent_bytes
-        for stream in list(self._streams.values()):
-            trouble = stream.standstill(is_blocked=is_still or self._has_no_window(stream))
-            if trouble is not None:
-                _log.info("giving up a stream of %s: %s", self._client, trouble)
-                self._give_up(stream, ErrorCodes.CANCEL)
-        self._seen = (self._sent_bytes, unsent_now_bytes)
-        self._look = self._loop.call_later(self._guard.patience_s, self._look_for_progress)
-
-    def _has_no_window(self, stream: Http2Stream) -> bool:
-        """Whether it is the stream's own window that is closed, not the connection's."""
-        if self._conn.outbound_flow_control_window <= 0:
-            return False
-        with contextlib.suppress(ProtocolError):
-            return self._conn.local_flow_control_window(stream.stream_id) <= 0
-        return False
