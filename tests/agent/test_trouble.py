@@ -140,7 +140,7 @@ async def test_the_stream_is_away_while_logs_rotate(tmp_path: Path) -> None:
     logs = [rig.log(f"{name}.log") for name in "abcd"]
     agent = await rig.start()
     rig.sink.go_away()
-    workers = [asyncio.create_task(agent.shipper.work()) for _ in range(2)]
+    workers = [asyncio.create_task(agent.shipper.turns.work()) for _ in range(2)]
     written_bytes = 0
     for round_ in range(12):
         for number, log in enumerate(logs):
@@ -167,7 +167,7 @@ async def test_the_stream_is_away_while_logs_rotate(tmp_path: Path) -> None:
             break
     rig.assert_once(*logs)
     assert rig.losses() == []
-    agent.shipper.is_stopping = True
+    agent.shipper.turns.is_stopping = True
     for worker in workers:
         worker.cancel()
     await asyncio.gather(*workers, return_exceptions=True)

@@ -113,7 +113,7 @@ async def test_a_copy_nobody_can_find_is_an_exact_loss(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     log.copytruncate(to=tmp_path / "elsewhere" / "copy")
     log.write_numbered(5)
-    rig.running.shipper.is_stopping = False
+    rig.running.shipper.turns.is_stopping = False
     await rig.step(3)
     (loss,) = rig.losses()
     assert (loss.start, loss.end) == (read_bytes, whole_bytes)

@@ -97,7 +97,7 @@ class Agent:
             troubles=self.troubles,
             clock=self.clock,
             pool=self._pool,
-            wake=self.shipper.wake,
+            wake=self.shipper.turns.wake,
         )
         for flow in self._flows:
             flow.is_first_run = self.store.note(flow.key) is None
@@ -119,7 +119,7 @@ class Agent:
             asyncio.create_task(self._save_loop(), name="save"),
         ]
         workers = [
-            asyncio.create_task(self.shipper.work(), name=f"ship-{number}")
+            asyncio.create_task(self.shipper.turns.work(), name=f"ship-{number}")
             for number in range(self.config.concurrency)
         ]
         stopping = asyncio.create_task(self._until_asked_to_stop())
@@ -130,7 +130,7 @@ class Agent:
             for task in done - {stopping}:
                 task.result()  # a loop of ours does not end by itself: raise what ended it
         finally:
-            self.shipper.is_stopping = True
+            self.shipper.turns.is_stopping = True
             await _cancel([stopping, *helpers])
             hints.stop()
             await self._let_finish(workers)
@@ -162,19 +162,19 @@ class Agent:
 
     async def drain(self) -> None:
         """Ship what the last scan found."""
-        await self.shipper.drain()
+        await self.shipper.turns.drain()
 
     def look(self) -> None:
         """See whether files that changed lately have grown again."""
-        now_ms = self.clock.monotonic_ms()
-        for identity, file in list(self.shipper.active.items()):
+        turns, now_ms = self.shipper.turns, self.clock.monotonic_ms()
+        for identity, file in list(turns.active.items()):
             if file.source is not None and not file.position.is_compressed:
                 state = file.source.state()
                 file.observe(state.size, state.mtime_ns, now_ms)
             if file.has_news and not file.is_missing:
-                self.shipper.wake(file)
+                turns.wake(file)
             elif now_ms - file.grown_ms > _ACTIVE_MS and not file.in_turn:
-                del self.shipper.active[identity]
+                del turns.active[identity]
 
     def health(self) -> Health:
         """Figures and current trouble."""

@@ -1,4 +1,4 @@
-"""Shipping: files take turns, each turn reads, puts, and moves the position.
+"""Shipping: what a file's turn does. It reads, puts, and moves the position.
 
 The order within `_ship` is the guarantee of the agent:
 
@@ -31,6 +31,7 @@ from headrace.agent.registry import Registry
 from headrace.agent.rest import find_rest_of, report_loss, split_off, take_over
 from headrace.agent.tailer import ContentReplaced
 from headrace.agent.tracked import LostTrack, TrackedFile
+from headrace.agent.turns import REFUSED_MS, Turns
 from headrace.core.clock import Clock
 from headrace.core.errors import HeadraceError, ProducerFenced, StorageError
 from headrace.core.limits import MAX_RECORDS_PER_PUT, MIB
@@ -40,7 +41,6 @@ log = logging.getLogger("headrace.agent")
 
 TURN_BYTES = 4 * MIB  # what one file may ship before the others have their turn
 _RETRY_MS = 1_000  # after a file could not be opened or read
-_REFUSED_MS = 10_000  # after the stream refused for good: somebody has to do something
 
 STORE_PROBLEM = "store"
 
@@ -59,7 +59,7 @@ class _Reading:
 
 
 class Shipper:
-    """The queue of files that want a turn, and what a turn does."""
+    """What a turn does, and the turns of all files."""
 
     def __init__(
         self,
@@ -79,48 +79,9 @@ class Shipper:
         self._counters = counters
         self._clock = clock
         self._pool = pool
-        self._queue: asyncio.Queue[TrackedFile] = asyncio.Queue()
+        self.turns = Turns(self._turn, registry=registry, troubles=troubles, clock=clock)
         self._restarting = asyncio.Lock()
         self._under_way: set[asyncio.Future[Batch | None]] = set()
-        #: Files that have changed lately; they are looked at between scans.
-        self.active: dict[str, TrackedFile] = {}
-        self.is_stopping = False
-
-    def wake(self, file: TrackedFile) -> None:
-        """Give the file a turn, unless it waits for one already or must pause."""
-        if file.is_queued or file.in_turn or file.is_missing:
-            return
-        if self._clock.monotonic_ms() < file.blocked_until_ms:
-            return
-        file.is_queued = True
-        self.active[file.position.identity] = file
-        self._queue.put_nowait(file)
-
-    async def work(self) -> None:
-        """Take turns until cancelled, or stopping."""
-        while not self.is_stopping:
-            await self._one()
-
-    async def drain(self) -> None:
-        """Take turns until nobody wants one."""
-        while not self._queue.empty():
-            await self._one()
-
-    async def _one(self) -> None:
-        file = await self._queue.get()
-        file.is_queued = False
-        if self.is_stopping:
-            return
-        file.in_turn = True
-        try:
-            await self._turn(file)
-        except Exception as error:  # one file's trouble, whatever it is, is not the others'
-            log.exception("shipping %s failed", file.position.path)
-            self._block(file, _REFUSED_MS, f"shipping {file.position.path} failed: {error!r}")
-        finally:
-            file.in_turn = False
-        if file.has_news and self._registry.files.get(file.position.identity) is file:
-            self.wake(file)
 
     async def _turn(self, file: TrackedFile) -> None:
         if file.is_replaced:
@@ -138,14 +99,16 @@ class Shipper:
                     file.is_replaced = True
                     return
                 except OSError as error:
-                    self._block(file, _RETRY_MS, describe_unreadable(file.position.path, error))
+                    self.turns.block(
+                        file, _RETRY_MS, describe_unreadable(file.position.path, error)
+                    )
                     return
                 if batch is None:
                     file.checked = reading.seen
                     self._at_end(file, is_finished)
                     break
                 left_bytes -= len(batch.span.data)
-                may_go_on = left_bytes > 0 and not self.is_stopping
+                may_go_on = left_bytes > 0 and not self.turns.is_stopping
                 reading = self._read(file, is_finished) if may_go_on else None
                 if not await self._ship(file, batch):
                     return
@@ -154,7 +117,7 @@ class Shipper:
                 await self._settle(reading.batch)
             if file.tailer is not None:
                 file.tailer.rewind(file.position)
-        self._troubles.clear(f"turn:{file.position.identity}")
+        self.turns.went_well(file)
 
     async def _open(self, file: TrackedFile) -> bool:
         if file.source is not None:
@@ -169,7 +132,7 @@ class Shipper:
             file.blocked_until_ms = self._clock.monotonic_ms() + self._config.scan_interval
             return False
         except OSError as error:
-            self._block(file, _RETRY_MS, describe_unreadable(file.position.path, error))
+            self.turns.block(file, _RETRY_MS, describe_unreadable(file.position.path, error))
             return False
         return True
 
@@ -214,7 +177,7 @@ class Shipper:
                 await self._put(file, file.flow.dead_putter, batch.dead)
             await self._put(file, file.flow.putter, batch.records)
         except HeadraceError as error:
-            self._block(file, _REFUSED_MS, _describe_refusal(file, span.start, error))
+            self.turns.block(file, REFUSED_MS, _describe_refusal(file, span.start, error))
             return False
         position.advance(span.end, span.mark, line_start=span.next_line_start)
         position.size = max(position.size, span.end)
@@ -258,7 +221,7 @@ class Shipper:
             file.close()
             self._registry.remove(file)
             self._store.forget(position.identity)
-            self.active.pop(position.identity, None)
+            self.turns.active.pop(position.identity, None)
 
     async def _start_over(self, file: TrackedFile) -> None:
         """The file was truncated or written anew: go on in its copy if there is one, and here
@@ -274,7 +237,7 @@ class Shipper:
             else:
                 lost_start = max(shipped_end, rest.state().size)
                 self._registry.remove(file)
-                self.active.pop(old.identity, None)
+                self.turns.active.pop(old.identity, None)
                 copied = split_off(file, new_identity())
                 take_over(copied, rest, registry=self._registry)
                 self._registry.add(file)
@@ -296,17 +259,12 @@ class Shipper:
             file.is_stored = False
             file.is_replaced = file.is_finished = False
             file.checked = None
-            self.active[file.position.identity] = file
+            self.turns.active[file.position.identity] = file
             if file.source is not None:
                 file.attach(file.source)
             await self.commit()
             if rest is not None:
-                self.wake(copied)
-
-    def _block(self, file: TrackedFile, duration_ms: int, message: str) -> None:
-        """Leave the file alone for a while."""
-        file.blocked_until_ms = self._clock.monotonic_ms() + duration_ms
-        self._troubles.report(f"turn:{file.position.identity}", message)
+                self.turns.wake(copied)
 
 
 def _describe_refusal(file: TrackedFile, offset: int, error: HeadraceError) -> str:
