@@ -123,6 +123,7 @@ class ApacheFormat:
         found = self._match_escaped(text) if "\\" in text else self._match_plain(text)
         if found is None:
             return None
+        # Written out for both: one form of it, however put, makes a line a third dearer.
         if self._is_combined:
             host, ident, user, time, request, response, size, referer, agent, extra = found.groups()
             return _encode(
