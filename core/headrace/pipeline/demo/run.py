@@ -5,45 +5,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
-import shutil
 import signal
-import socket
 import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 
 import aiohttp
 
-from headrace.core.errors import ConfigError, HeadraceError
+from headrace.core.errors import HeadraceError
 from headrace.pipeline.config.pipeline_file import read_pipeline
+from headrace.pipeline.demo.folder import DemoFolder
 from headrace.pipeline.demo.screen import Screen
-from headrace.pipeline.demo.traffic import REQUEST_ID, Traffic, rotate
+from headrace.pipeline.demo.traffic import Traffic, rotate
 from headrace.pipeline.logs import Prefixed
 from headrace.pipeline.parts import PartTable
-from headrace.pipeline.reckoning import (
-    Reckoning,
-    column_values,
-    ids_in_logs,
-    ids_in_parquet,
-    parquet_files,
-    reckon,
-)
+from headrace.pipeline.reckoning import Reckoning
 from headrace.pipeline.supervisor import Supervisor
-
-#: Names a folder as one an earlier demo made, so that this one may empty it.
-MARKER = ".headrace-demo"
 
 START_TIMEOUT_S = 60.0
 LANDING_TIMEOUT_S = 120.0
 DRAIN_TIMEOUT_S = 90.0
 _POLL_S = 0.3
-
-_SERVER_ERROR = re.compile(r'" 5\d\d \d+ "')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,16 +67,13 @@ class Demo:
         self._options = options
         self._parts = parts
         self._screen = screen
-        self._folder = options.folder.resolve()
-        self._logs = self._folder / "logs"
-        self._lake = self._folder / "lake"
-        self._seen: dict[Path, Counter[str]] = {}
+        self._folder = DemoFolder(options.folder)
         self._killed: list[str] = []
 
     @property
     def log_file(self) -> Path:
         """Where the pipeline's own log goes."""
-        return self._folder / "headrace.log"
+        return self._folder.log_file
 
     async def run(self) -> DemoResult:
         """Run it all.
@@ -100,12 +82,12 @@ class Demo:
             ConfigError: the folder is not empty, and no demo made it.
             HeadraceError: the web server or the pipeline did not start, or ended under way.
         """
-        file = self._prepare()
+        file = self._folder.prepare()
         pipeline = read_pipeline(file, self._parts)
         with self.log_file.open("w", encoding="utf-8") as log:
             prefixed = Prefixed(log, pipeline.running_sections())
             supervisor = Supervisor(pipeline, self._parts, prefixed)
-            async with web_server(self._logs / "access.log") as url:
+            async with web_server(self._folder.logs / "access.log") as url:
                 self._screen.done("web server", url)
                 supervising = asyncio.create_task(supervisor.run())
                 try:
@@ -115,26 +97,6 @@ class Demo:
                 finally:
                     await self._drain(supervisor, supervising)
         return self._result(answered)
-
-    def _prepare(self) -> Path:
-        folder = self._folder
-        if folder.exists() and any(folder.iterdir()):
-            if not (folder / MARKER).exists():
-                raise ConfigError(
-                    f"{folder} is not empty, and not of an earlier demo",
-                    hint="name another folder with --data",
-                )
-            shutil.rmtree(folder)
-        for name in ("logs", "lake", "handlers"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-        (folder / MARKER).write_text("made by headrace demo; the next one may empty this folder\n")
-        kit = resources.files("headrace.pipeline.demo")
-        handler = kit.joinpath("handlers", "errors.py").read_text(encoding="utf-8")
-        (folder / "handlers" / "errors.py").write_text(handler, encoding="utf-8")
-        text = kit.joinpath("demo.yaml").read_text(encoding="utf-8")
-        file = folder / "demo.yaml"
-        file.write_text(text.replace("127.0.0.1:4567", f"127.0.0.1:{_free_port()}"))
-        return file
 
     async def _until_running(self, supervisor: Supervisor, supervising: asyncio.Task[None]) -> None:
         began = time.monotonic()
@@ -183,7 +145,7 @@ class Demo:
                     task.cancel()
         self._check_alive(supervising)
         took_s = time.monotonic() - began
-        rotations = len(list(self._logs.glob("access.log.*")))
+        rotations = len(list(self._folder.logs.glob("access.log.*")))
         self._screen.done(
             "requests",
             f"{traffic.total:,} answered in {took_s:.1f} s ({traffic.total / took_s:,.0f}/s), "
@@ -198,7 +160,7 @@ class Demo:
         for _ in range(self._options.rotations):
             await asyncio.sleep(pause_s)
             with contextlib.suppress(FileNotFoundError):  # nothing written since the last one
-                rotate(self._logs)
+                rotate(self._folder.logs)
 
     async def _kill(self, supervisor: Supervisor) -> None:
         """Kill every part once, without warning, spread over the time of the requests."""
@@ -219,7 +181,7 @@ class Demo:
         began = time.monotonic()
         with self._screen.progress("landing", total) as advance:
             while True:
-                access, alerts = await asyncio.to_thread(self._reckon)
+                access, alerts = await asyncio.to_thread(self._folder.reckon)
                 advance(min(access.rows, total))
                 took_s = time.monotonic() - began
                 if access.lines >= total and access.missing == 0 and alerts.missing == 0:
@@ -256,35 +218,16 @@ class Demo:
             reason = supervising.exception() or "it ended"
             raise HeadraceError(f"the pipeline failed: {reason}", hint=f"see {self.log_file}")
 
-    def _reckon(self) -> tuple[Reckoning, Reckoning]:
-        logs = sorted(self._logs.glob("access.log*"))
-        access = self._lake / "access"
-        alerts = self._lake / "alerts"
-        return (
-            reckon(
-                ids_in_logs(logs, REQUEST_ID),
-                ids_in_parquet(access, "request", REQUEST_ID, seen=self._seen),
-            ),
-            reckon(
-                ids_in_logs(logs, REQUEST_ID, only=_SERVER_ERROR),
-                ids_in_parquet(alerts, "request", REQUEST_ID, seen=self._seen),
-            ),
-        )
-
     def _result(self, answered: Counter[int]) -> DemoResult:
-        self._seen.clear()  # from the files as they are now, not as they were under way
-        access, alerts = self._reckon()
-        rows: Counter[int] = Counter()
-        for file in parquet_files(self._lake / "access"):
-            rows.update(int(value or 0) for value in column_values(file, "response"))
-        files = len(parquet_files(self._lake))
+        # from the files as they are now, not as they were under way
+        access, alerts = self._folder.reckon(anew=True)
         return DemoResult(
             access=access,
             alerts=alerts,
             answered=answered,
             killed=tuple(self._killed),
-            rows=rows,
-            files=files,
+            rows=self._folder.answers(),
+            files=len(self._folder.files()),
         )
 
 
@@ -310,9 +253,3 @@ async def web_server(log_file: Path) -> AsyncIterator[str]:
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
         await process.wait()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
