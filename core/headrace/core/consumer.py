@@ -6,8 +6,9 @@ replaced after the lease duration; a worker that comes back under its name has i
 once. Does not deliver records: that is the work's business, through `ShardLease`.
 
 Three loops: the heart beats, a round now and then looks at all leases and takes some, and each
-held lease has its work running (`shard_work`). Only a round takes; what a work that failed or
-ended leaves behind, the next round picks up.
+held lease has its work running (`shard_work`). Before a round new shards get their leases
+(`shard_sync`). Only a round takes; what a work that failed or ended leaves behind, the next round
+picks up.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from headrace.core.racing import pause
 from headrace.core.retry import Backoff
 from headrace.core.shard_lease import ReadBatch, ShardLease, Surroundings
 from headrace.core.shard_reader import Start
+from headrace.core.shard_sync import ShardSync
 from headrace.core.shard_work import ShardWork, Work
 from headrace.core.troubles import Troubles
 
@@ -90,12 +92,10 @@ class Consumer:
             raise ValidationError("starting AT_TIMESTAMP needs start_at_ms")
         if max_leases is not None and max_leases < 1:
             raise ValidationError("max_leases is at least 1")
-        self._client = client
         self._leases = leases
         self._stream = stream
         self._worker = worker
         self._work = work
-        self._shard_sync_ms = shard_sync_ms
         self._period_ms = lease_duration_ms / 3
         self._clock = clock or SystemClock()
         self._max_leases = max_leases
@@ -118,12 +118,19 @@ class Consumer:
             troubles=self._troubles,
             on_death=lambda: self._lose_all("no heartbeat got through for too long"),
         )
+        self._shards = ShardSync(
+            client,
+            leases,
+            stream=stream,
+            period_ms=shard_sync_ms,
+            clock=self._clock,
+            troubles=self._troubles,
+        )
         self._seen = Seen(lease_duration_ms)
         self._held: dict[str, ShardWork] = {}
         self._failures: dict[str, int] = {}  # in a row, by shard whose work failed last
         self._counters: dict[str, int] = {}  # of leases as last taken here
         self._since_ms = 0  # when the application began, as far back as this process knows
-        self._sync_due_ms = self._clock.monotonic_ms()
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._ended = asyncio.Event()
@@ -195,7 +202,8 @@ class Consumer:
         while True:
             await self._heart.is_beating.wait()
             self._wake.clear()
-            await self._sync()
+            if not self._stopping.is_set():
+                await self._shards.run_if_due()
             try:
                 await self._round()
             except (ConfigError, UnknownOperation, ValidationError):
@@ -208,22 +216,6 @@ class Consumer:
                 self._troubles.clear("leases")
                 rest_ms, attempt = self._period_ms, 0
             await pause(self._clock, rest_ms, self._wake)
-
-    async def _sync(self) -> None:
-        """Make leases for new shards, when it is time."""
-        now_ms = self._clock.monotonic_ms()
-        if now_ms < self._sync_due_ms or self._stopping.is_set():
-            return
-        try:
-            shards = await self._client.list_shards(self._stream)
-            await self._leases.sync(shards)
-        except (UnknownOperation, ValidationError):
-            raise
-        except HeadraceError as error:
-            self._troubles.report("shards", f"cannot list the shards of {self._stream}: {error}")
-        else:
-            self._troubles.clear("shards")
-            self._sync_due_ms = now_ms + self._shard_sync_ms
 
     async def _round(self) -> None:
         leases = await self._leases.list()
@@ -309,7 +301,7 @@ class Consumer:
         else:
             self._failures.pop(shard_id, None)
         if held.lease.is_finished:
-            self._sync_due_ms = self._clock.monotonic_ms()  # its children may be new
+            self._shards.hasten()  # its children may be new
         self._wake.set()
 
     def _lose_all(self, why: str) -> None:
