@@ -1,4 +1,4 @@
-"""A worker's life: loading the function, emitting, being shared, dying with the runner."""
+"""A worker's life: loading the function, emitting, being shared, and its end with the runner."""
 
 from __future__ import annotations
 
