@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -23,11 +24,14 @@ from headrace.core.troubles import Troubles
 from headrace.sinks.config import S3Config, SinkConfig
 from headrace.sinks.context import SinkContext
 from headrace.sinks.delivery import ShardDelivery
+from headrace.sinks.plan_log import PlanLog
 from headrace.sinks.sink import open_store
 from headrace.sinks.source import ShardSource
 from headrace.sinks.stores.protocol import ObjectStore
+from headrace.sinks.testing import ScriptedShard, make_records
 
 LOG = logging.getLogger("headrace.sinks")
+SHARD = "shardId-000000000000"
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,27 @@ async def deliver(config: SinkConfig, base: Path, shard: ShardSource) -> SinkCon
     finally:
         await context.store.close()
     return context
+
+
+@dataclass
+class Lake:
+    """A target of either kind, with a handle of the test's own to look at it."""
+
+    config: SinkConfig
+    base: Path
+    store: ObjectStore
+
+    async def deliver(self, shard: ScriptedShard) -> None:
+        await deliver(self.config, self.base, shard)
+
+    def log(self) -> PlanLog:
+        return PlanLog(self.store, self.config.sink_name, SHARD)
+
+
+def records(count: int, first_index: int = 1) -> list[Record]:
+    """Small JSON objects; their numbers in the shard begin with `first_index`."""
+    data = [json.dumps({"id": i, "path": f"/{i}"}).encode() for i in range(count)]
+    return make_records(data, first_index=first_index)
 
 
 async def read_tables(store: ObjectStore) -> dict[str, pa.Table]:

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
-from sinks_support import Bucket
+from headrace.sinks.sink import open_store
+from sinks_support import Bucket, Lake, sink_config
 
 # Its standard input ends when whoever runs the tests does, however that ends: no server is left.
 _SERVER = """
@@ -65,3 +66,19 @@ def bucket(s3_endpoint: str) -> Bucket:
     client.create_bucket(Bucket=made.name)
     client.close()
     return made
+
+
+@pytest.fixture(params=["folder", "bucket"])
+async def lake(
+    request: pytest.FixtureRequest, tmp_path: Path, bucket: Bucket
+) -> AsyncIterator[Lake]:
+    """A folder, and a bucket."""
+    config = (
+        sink_config("./lake/")
+        if request.param == "folder"
+        else sink_config(bucket.url, s3=bucket.config)
+    )
+    store = open_store(config, tmp_path)
+    await store.open()
+    yield Lake(config, tmp_path, store)
+    await store.close()
