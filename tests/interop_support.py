@@ -1,5 +1,5 @@
 """Other people's Java programs as child processes: their jars from Maven, once, into the user's
-cache; one driver in one source file each, compiled at every start.
+cache; the sources of a driver each, of which one has a `main`, compiled at every start.
 
 Needs java 17 or newer and maven; without them the tests that import this are skipped. With them,
 jars that cannot be had are a skip here and a failure in CI.
@@ -92,7 +92,8 @@ class JavaProcess:
         certificate: Path | None = None,
         heap: str = "384m",
     ) -> None:
-        source = next((DRIVERS / name).glob("*.java"))
+        sources = list((DRIVERS / name).glob("*.java"))
+        (driver,) = (source for source in sources if " void main(" in source.read_text())
         options = [f"-Xmx{heap}", "-XX:ActiveProcessorCount=1", "-XX:+UseSerialGC"]
         if certificate is not None:
             options += [f"-Djavax.net.ssl.trustStore={trust_store(certificate)}"]
@@ -102,12 +103,12 @@ class JavaProcess:
         subprocess.run(
             [
                 *_NICE, "javac", "-nowarn", "-proc:none", "-d", str(classes), "-cp", jars_path,
-                str(source),
+                *map(str, sources),
             ],
             check=True,
         )  # fmt: skip
         class_paths = os.pathsep.join([str(classes), jars_path])
-        command = [*_NICE, "java", *options, "-cp", class_paths, source.stem, *arguments]
+        command = [*_NICE, "java", *options, "-cp", class_paths, driver.stem, *arguments]
         self.log = log
         self._output = log.with_suffix(".out")
         with self._output.open("w") as output, log.open("w") as errors:

@@ -1,7 +1,7 @@
 // Kinesis through both clients of the AWS SDK for Java v2, as they come:
-// java Drive.java ENDPOINT STREAM            everything a stream's life has
-// java Drive.java ENDPOINT STREAM throttled  puts until one is refused for its speed
-// java Drive.java ENDPOINT STREAM iterator=X reads with a given iterator
+// java Drive ENDPOINT STREAM            everything a stream's life has
+// java Drive ENDPOINT STREAM throttled  puts until one is refused for its speed
+// java Drive ENDPOINT STREAM iterator=X reads with a given iterator
 
 import java.net.URI;
 import java.nio.charset.StandardCharsets;
@@ -15,11 +15,9 @@ import java.util.Set;
 import java.util.TreeSet;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionException;
-import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ConcurrentSkipListSet;
 import java.util.concurrent.TimeUnit;
 import java.util.function.BooleanSupplier;
-import java.util.stream.Collectors;
 import java.util.stream.IntStream;
 import software.amazon.awssdk.core.SdkBytes;
 import software.amazon.awssdk.core.interceptor.Context;
@@ -151,7 +149,7 @@ public class Drive {
     report("atTime", atTime);
     report("badIterator", refusal(() -> sync.getRecords(r -> r.shardIterator("x"))));
 
-    fanOut(sync, async, stream, shards, since);
+    FanOut.run(sync, async, stream, shards, since);
 
     // Pages, then the end of a stream.
     for (int i = 0; i < 5; i++) {
@@ -166,99 +164,6 @@ public class Drive {
     sync.deleteStream(r -> r.streamName(stream).enforceConsumerDeletion(true));
     sync.waiter().waitUntilStreamNotExists(r -> r.streamName(stream));
     report("gone", refusal(() -> sync.listShards(r -> r.streamName(stream))));
-  }
-
-  /** Several shards at once, from the beginning, through a split, to the end of the parent. */
-  static void fanOut(KinesisClient sync, KinesisAsyncClient async, String stream,
-      List<Shard> shards, Instant since) throws Exception {
-    String arn = sync.describeStreamSummary(r -> r.streamName(stream))
-        .streamDescriptionSummary().streamARN();
-    String consumer = sync.registerStreamConsumer(r -> r.streamARN(arn).consumerName("fan"))
-        .consumer().consumerARN();
-    until(() -> sync.describeStreamConsumer(r -> r.consumerARN(consumer)).consumerDescription()
-        .consumerStatus() == ConsumerStatus.ACTIVE);
-    Map<String, Integer> pushed = new ConcurrentHashMap<>();
-    Map<String, List<String>> children = new ConcurrentHashMap<>();
-    Map<String, String> continuations = new ConcurrentHashMap<>();
-    List<CompletableFuture<Void>> running = new ArrayList<>();
-    for (Shard shard : shards) {
-      running.add(subscribe(async, consumer, shard.shardId(),
-          StartingPosition.builder().type(ShardIteratorType.TRIM_HORIZON).build(),
-          pushed, children, continuations));
-    }
-    until(() -> pushed.size() >= 702);
-    report("pushed", pushed.size());
-
-    // What is put while subscribed comes, and comes soon.
-    sync.putRecords(r -> r.streamName(stream).records(entries("e", 100)));
-    until(() -> pushed.size() >= 802);
-    report("again", refusal(() -> await(subscribe(async, consumer, shards.get(0).shardId(),
-        StartingPosition.builder().type(ShardIteratorType.LATEST).build(),
-        new ConcurrentHashMap<>(), children, continuations))));
-
-    Shard parent = shards.get(0);
-    sync.splitShard(r -> r.streamName(stream).shardToSplit(parent.shardId())
-        .newStartingHashKey("85070591730234615865843651857942052864"));
-    running.get(0).get(30, TimeUnit.SECONDS);
-    report("children", new TreeSet<>(children.get(parent.shardId())));
-    sync.waiter().waitUntilStreamExists(r -> r.streamName(stream));
-    sync.putRecords(r -> r.streamName(stream).records(entries("f", 100)));
-    for (String child : children.get(parent.shardId())) {
-      subscribe(async, consumer, child,
-          StartingPosition.builder().type(ShardIteratorType.TRIM_HORIZON).build(),
-          pushed, new ConcurrentHashMap<>(), continuations);
-    }
-    until(() -> pushed.size() >= 902);
-    report("pushedAfterSplit", pushed.size());
-    report("pushedTwice", pushed.values().stream().filter(n -> n > 1).count());
-
-    // Other consumers may begin elsewhere: at a time, after a record, at the tip.
-    for (ShardIteratorType type : List.of(ShardIteratorType.AT_TIMESTAMP,
-        ShardIteratorType.AFTER_SEQUENCE_NUMBER, ShardIteratorType.LATEST)) {
-      String other = sync.registerStreamConsumer(r -> r.streamARN(arn)
-          .consumerName("fan-" + type.name())).consumer().consumerARN();
-      until(() -> sync.describeStreamConsumer(r -> r.consumerARN(other)).consumerDescription()
-          .consumerStatus() == ConsumerStatus.ACTIVE);
-      Map<String, Integer> seen = new ConcurrentHashMap<>();
-      Map<String, String> reached = new ConcurrentHashMap<>();
-      StartingPosition.Builder at = StartingPosition.builder().type(type);
-      if (type == ShardIteratorType.AT_TIMESTAMP) at.timestamp(since);
-      if (type == ShardIteratorType.AFTER_SEQUENCE_NUMBER) {
-        at.sequenceNumber(shards.get(1).sequenceNumberRange().startingSequenceNumber());
-      }
-      subscribe(async, other, shards.get(1).shardId(), at.build(), seen, new ConcurrentHashMap<>(), reached);
-      until(() -> !reached.isEmpty());
-      String mark = "g-" + type.name();
-      sync.putRecord(r -> r.streamName(stream).partitionKey(mark).data(SdkBytes.fromUtf8String(mark))
-          .explicitHashKey(shards.get(1).hashKeyRange().startingHashKey()));
-      until(() -> seen.containsKey(mark));
-      report("from" + type.name(), seen.size());
-    }
-    report("consumers", sync.listStreamConsumersPaginator(r -> r.streamARN(arn).maxResults(2))
-        .stream().mapToInt(page -> page.consumers().size()).sum());
-  }
-
-  static CompletableFuture<Void> subscribe(KinesisAsyncClient async, String consumer, String shard,
-      StartingPosition from, Map<String, Integer> pushed, Map<String, List<String>> children,
-      Map<String, String> continuations) {
-    SubscribeToShardResponseHandler.Visitor visitor =
-        SubscribeToShardResponseHandler.Visitor.builder()
-            .onSubscribeToShardEvent(event -> {
-              for (var record : event.records()) pushed.merge(check(record), 1, Integer::sum);
-              if (event.hasChildShards() && !event.childShards().isEmpty()) {
-                children.put(shard, event.childShards().stream().map(ChildShard::shardId)
-                    .collect(Collectors.toList()));
-                if (event.continuationSequenceNumber() != null) report("bothAtEnd", shard);
-              } else {
-                continuations.put(shard, event.continuationSequenceNumber());
-              }
-            })
-            .build();
-    return async.subscribeToShard(
-        r -> r.consumerARN(consumer).shardId(shard).startingPosition(from),
-        SubscribeToShardResponseHandler.builder()
-            .subscriber(visitor)
-            .build());
   }
 
   static void throttled(KinesisClient sync, KinesisAsyncClient async, String stream) {
