@@ -8,20 +8,22 @@ from typing import Any
 import msgspec
 import pytest
 
-from headrace.core.control.leases import (
+from headrace.core.control.lease_state import (
     ApplicationState,
-    Heartbeat,
-    LeaseCommand,
-    LeaseShard,
     LeasesState,
     LeaseState,
     LeaseView,
+    application_key,
+)
+from headrace.core.control.leases import (
+    Heartbeat,
+    LeaseCommand,
+    LeaseShard,
     PrepareCheckpoint,
     ReleaseLease,
     SaveCheckpoint,
     SyncLeases,
     TakeLease,
-    application_key,
     apply_lease_command,
     forget_stream,
 )

@@ -13,21 +13,23 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from headrace.core.balance import Seen, choose
-from headrace.core.control.leases import (
+from headrace.core.control.lease_state import (
     ApplicationState,
+    LeasesState,
+    LeaseView,
+    application_key,
+    view,
+)
+from headrace.core.control.leases import (
     Heartbeat,
     LeaseCommand,
     LeaseShard,
-    LeasesState,
-    LeaseView,
     PrepareCheckpoint,
     ReleaseLease,
     SaveCheckpoint,
     SyncLeases,
     TakeLease,
-    application_key,
     apply_lease_command,
-    view,
 )
 from headrace.core.errors import InvalidArgument, LeaseLost, ResourceInUse, ServiceError
 from headrace.core.model.leases import SHARD_END, Lease

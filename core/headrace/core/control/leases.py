@@ -1,4 +1,4 @@
-"""Leases and checkpoints: commands, state, and how one leads to the other.
+"""Leases and checkpoints: commands, and what they do to the state.
 
 Who may work on which shard of a stream for an application, and how far that application has come.
 Deterministic: no clock, no chance. A refused command raises a ServiceError and changes nothing.
@@ -13,68 +13,19 @@ from __future__ import annotations
 
 import msgspec
 
+from headrace.core.control.lease_state import (
+    ApplicationState,
+    LeasesState,
+    LeaseState,
+    LeaseView,
+    application_key,
+    heartbeat_of,
+    view,
+)
 from headrace.core.errors import InvalidArgument, LeaseLost, ResourceInUse, ResourceNotFound
 from headrace.core.model.leases import SHARD_END
 
 _PRUNE_EVERY = 64  # heartbeats between two sweeps of workers that hold nothing
-
-
-class LeaseState(msgspec.Struct, kw_only=True):
-    """One shard's lease. `start` is the shard's starting sequence number."""
-
-    start: str
-    parents: list[str]
-    owner: str | None = None
-    counter: int = 0
-    checkpoint: str | None = None
-    pending_checkpoint: str | None = None
-    pending_state: bytes = b""
-
-    @property
-    def is_finished(self) -> bool:
-        return self.checkpoint == SHARD_END
-
-
-class ApplicationState(msgspec.Struct, kw_only=True):
-    """One application on one stream.
-
-    `since_ms` is when it first asked for leases (0: not yet), by the server's clock: what "from
-    now on" means for all its shards. `beats` counts heartbeats of all workers together, so that
-    no worker ever shows the same heartbeat twice, not even after it was forgotten in between.
-    """
-
-    since_ms: int = 0
-    beats: int = 0
-    workers: dict[str, int] = {}
-    leases: dict[str, LeaseState] = {}
-
-
-class LeasesState(msgspec.Struct):
-    """All applications, by `account/region/stream/application`.
-
-    Those of a stream go with it. `past_counter` and `past_beats` are the highest of all that went:
-    the next begin after them, so that a worker of a stream that was deleted is fenced off from one
-    that was made again under its name.
-    """
-
-    applications: dict[str, ApplicationState] = {}
-    past_counter: int = -1
-    past_beats: int = 0
-
-
-class LeaseView(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
-    """A lease as it was at one moment, as the wire shows it. `heartbeat` is its owner's."""
-
-    shard_id: str
-    owner: str | None
-    counter: int
-    heartbeat: int
-    checkpoint: str | None
-    pending_checkpoint: str | None
-    pending_state: bytes
-    parent_shard_ids: list[str]
-    since_ms: int
-    starting_sequence_number: str
 
 
 class LeaseShard(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
@@ -132,11 +83,6 @@ class SaveCheckpoint(_Command, frozen=True, kw_only=True):
 LeaseCommand = (
     SyncLeases | Heartbeat | TakeLease | ReleaseLease | PrepareCheckpoint | SaveCheckpoint
 )
-
-
-def application_key(account: str, region: str, stream: str, application: str) -> str:
-    """Key in `LeasesState`. Only the application's name, which comes last, may hold a slash."""
-    return f"{account}/{region}/{stream}/{application}"
 
 
 def apply_lease_command(state: LeasesState, command: LeaseCommand) -> LeaseView | None:
@@ -223,7 +169,7 @@ def apply_take(state: LeasesState, command: TakeLease) -> LeaseView:
     if lease.is_finished:
         raise LeaseLost(f"{command.shard_id} is finished; there is nothing left to take")
     if lease.owner not in (None, command.worker):
-        heartbeat = _heartbeat(application, lease)
+        heartbeat = heartbeat_of(application, lease)
         if heartbeat != command.expected_owner_heartbeat:
             raise LeaseLost(
                 f"worker {lease.owner}, who holds {command.shard_id}, is alive: its heartbeat "
@@ -282,29 +228,6 @@ def apply_save(state: LeasesState, command: SaveCheckpoint) -> None:
     lease.pending_state = b""
     if lease.is_finished:
         lease.owner = None
-
-
-def view(
-    application: ApplicationState, shard_id: str, *, with_pending_state: bool = True
-) -> LeaseView:
-    """The lease of `shard_id`, which must exist, as of now."""
-    lease = application.leases[shard_id]
-    return LeaseView(
-        shard_id=shard_id,
-        owner=lease.owner,
-        counter=lease.counter,
-        heartbeat=_heartbeat(application, lease),
-        checkpoint=lease.checkpoint,
-        pending_checkpoint=lease.pending_checkpoint,
-        pending_state=lease.pending_state if with_pending_state else b"",
-        parent_shard_ids=list(lease.parents),
-        since_ms=application.since_ms,
-        starting_sequence_number=lease.start,
-    )
-
-
-def _heartbeat(application: ApplicationState, lease: LeaseState) -> int:
-    return application.workers.get(lease.owner, 0) if lease.owner is not None else 0
 
 
 def _rank(checkpoint: str | None) -> float:

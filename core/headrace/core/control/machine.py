@@ -10,12 +10,8 @@ import msgspec
 
 from headrace.core.control.accounts import AccountCommand, AccountsState, apply_account_command
 from headrace.core.control.consumers import ConsumerCommand, apply_consumer_command
-from headrace.core.control.leases import (
-    LeaseCommand,
-    LeasesState,
-    apply_lease_command,
-    forget_stream,
-)
+from headrace.core.control.lease_state import LeasesState
+from headrace.core.control.leases import LeaseCommand, apply_lease_command, forget_stream
 from headrace.core.control.settings import SettingCommand, apply_setting_command
 from headrace.core.control.stream_state import StreamsState
 from headrace.core.control.streams import RemoveStream, StreamCommand, apply_stream_command

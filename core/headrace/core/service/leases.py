@@ -17,19 +17,21 @@ from typing import Annotated, Any, TypedDict
 import msgspec
 
 from headrace.core.clock import Clock, SystemClock
-from headrace.core.control.leases import (
+from headrace.core.control.lease_state import (
     ApplicationState,
-    Heartbeat,
-    LeaseShard,
     LeasesState,
     LeaseView,
+    application_key,
+    view,
+)
+from headrace.core.control.leases import (
+    Heartbeat,
+    LeaseShard,
     PrepareCheckpoint,
     ReleaseLease,
     SaveCheckpoint,
     SyncLeases,
     TakeLease,
-    application_key,
-    view,
 )
 from headrace.core.errors import ValidationError
 from headrace.core.limits import MIB
