@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 from headrace.core.errors import (
     CorruptSegment,
@@ -22,7 +22,6 @@ from headrace.core.model.records import (
     PRODUCER_SEQUENCES_HEADER,
     decode_sequences,
 )
-from headrace.core.pieces import Pieces
 from headrace.core.service.call_rates import CallRates
 from headrace.core.service.caller import Caller
 from headrace.core.service.capacity import Capacity
@@ -35,6 +34,7 @@ from headrace.core.service.subscriptions import SubscriptionService
 from headrace.core.service.usage import Usage
 from headrace.core.service.usage_report import UsageService
 from headrace.core.wire import codec, event_stream, hot, validation
+from headrace.core.wire.answer import Answer
 from headrace.core.wire.extension import Extension
 
 log = logging.getLogger("headrace.core")
@@ -46,17 +46,6 @@ RECORDS_EXPIRED_HEADER = (b"x-headrace-records-expired", b"true")
 _PRODUCER = PRODUCER_HEADER.encode()
 _EPOCH = PRODUCER_EPOCH_HEADER.encode()
 _SEQUENCES = PRODUCER_SEQUENCES_HEADER.encode()
-
-
-class Answer(NamedTuple):
-    """What goes back: status, headers beyond the usual ones, body.
-
-    A body that is sent bit by bit is an event stream.
-    """
-
-    status: int
-    headers: list[tuple[bytes, bytes]]
-    body: bytes | Pieces | AsyncGenerator[bytes, None]
 
 
 class Dispatcher:
@@ -122,8 +111,7 @@ class Dispatcher:
                 answer = await run_cold(caller, request)
                 return Answer(200, [], codec.encode_response(name, answer, content_type))
             if target.startswith(EXTENSION_TARGET) and content_type == codec.JSON:
-                name = target[len(EXTENSION_TARGET) :]
-                return Answer(200, [], await self._extension.answer(caller, name, body))
+                return await self._extension.answer(caller, target[len(EXTENSION_TARGET) :], body)
             raise UnknownOperation("")
         except HeadraceError as error:
             return Answer(*codec.encode_error(_on_the_wire(error), content_type))

@@ -12,6 +12,7 @@ from headrace.core.service.catalog import Catalog
 from headrace.core.service.leases import OPERATIONS as LEASE_OPERATIONS
 from headrace.core.service.leases import LeaseService
 from headrace.core.service.usage_report import DescribeUsageRequest, UsageService
+from headrace.core.wire.answer import Answer
 
 _Request = TypeVar("_Request", bound=msgspec.Struct)
 
@@ -25,12 +26,12 @@ class Extension:
         )
         self._metered = metered
 
-    async def answer(self, caller: Caller, name: str, body: bytes) -> bytes:
-        """The answer's body. Raises ServiceError, UnknownOperation for a name that is none."""
+    async def answer(self, caller: Caller, name: str, body: bytes) -> Answer:
+        """Answer one request. Raises ServiceError, UnknownOperation for a name that is none."""
         if name == "DescribeUsage":
             asked = _decode(body, DescribeUsageRequest)
             usage = await self._metered.describe(caller, asked.stream_name, asked.hours)
-            return msgspec.json.encode(usage)
+            return Answer(200, [], msgspec.json.encode(usage))
         found = LEASE_OPERATIONS.get(name)
         if found is None:
             raise UnknownOperation("")
@@ -38,7 +39,7 @@ class Extension:
         answer = await getattr(self._leases, method)(
             _decode(body, request_type), account=caller.account, region=caller.region
         )
-        return msgspec.json.encode(answer)
+        return Answer(200, [], msgspec.json.encode(answer))
 
 
 def _decode(body: bytes, request_type: type[_Request]) -> _Request:
