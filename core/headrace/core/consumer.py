@@ -41,6 +41,7 @@ from headrace.core.shard_reader import Start
 from headrace.core.shard_sync import ShardSync
 from headrace.core.shard_work import ShardWork, Work
 from headrace.core.troubles import Troubles
+from headrace.core.twins import Twins
 
 __all__ = ["Consumer", "ReadBatch", "ShardLease", "ShardStatus"]
 
@@ -129,7 +130,7 @@ class Consumer:
         self._seen = Seen(lease_duration_ms)
         self._held: dict[str, ShardWork] = {}
         self._failures: dict[str, int] = {}  # in a row, by shard whose work failed last
-        self._counters: dict[str, int] = {}  # of leases as last taken here
+        self._twins = Twins(stream=stream, worker=worker)
         self._since_ms = 0  # when the application began, as far back as this process knows
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -226,6 +227,7 @@ class Consumer:
         self._compare(leases)
         if self._stopping.is_set():
             return
+        self._twins.check(leases)
         lost = [shard_id for shard_id, held in self._held.items() if held.is_lost]
         chosen = choose(
             leases,
@@ -245,7 +247,7 @@ class Consumer:
                     raise result
 
     def _compare(self, leases: list[Lease]) -> None:
-        """Let go of what others have; notice a twin, who has it under this worker's name."""
+        """Let go of what others have."""
         by_id = {lease.shard_id: lease for lease in leases}
         for shard_id, held in list(self._held.items()):
             listed = by_id.get(shard_id)
@@ -253,28 +255,16 @@ class Consumer:
                 held.lose("its lease is gone")
             elif listed.counter > held.lease.counter:
                 held.lose(f"worker {listed.owner} has taken its lease")
-        for lease in leases:
-            known = self._counters.get(lease.shard_id)
-            if known is None or lease.counter <= known:
-                continue
-            del self._counters[lease.shard_id]
-            if lease.owner == self._worker and not self._stopping.is_set():
-                raise ConfigError(
-                    f"another process works on stream {self._stream} as worker {self._worker} "
-                    f"and has taken {lease.shard_id} from this one",
-                    hint="give every process a worker name of its own",
-                )
 
     async def _take(self, lease: Lease) -> None:
         if self._stopping.is_set() or not self._heart.is_beating.is_set():
             return
-        # until the answer is here nobody knows what the counter is
-        self._counters.pop(lease.shard_id, None)
+        self._twins.taking(lease.shard_id)
         try:
             taken = await self._leases.take(lease.shard_id, lease.counter, lease.heartbeat)
         except (LeaseLost, ResourceInUse, ResourceNotFound):
             return  # somebody else was faster, or is alive after all
-        self._counters[lease.shard_id] = taken.counter
+        self._twins.took(taken)
         if not self._heart.is_beating.is_set():
             return  # too late to rely on it; the next round takes it again
         held = self._held[taken.shard_id] = ShardWork(
