@@ -6,6 +6,7 @@ Both speak CBOR, but for SubscribeToShard, whose request and events are JSON.
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import time
 from contextlib import closing
@@ -82,10 +83,14 @@ def test_being_throttled_has_its_exception(tmp_path: Path) -> None:
         assert found[client].startswith("ProvisionedThroughputExceededException: Rate exceeded")
 
 
-def test_an_expired_iterator_has_its_exception(server: ServerProcess, kinesis: Any) -> None:
+def test_an_expired_iterator_has_its_exception(
+    server: ServerProcess, kinesis: Any, tmp_path: Path
+) -> None:
     kinesis.create_stream(StreamName="java", ShardCount=1)
     kinesis.get_waiter("stream_exists").wait(StreamName="java")
-    with closing(sqlite3.connect(server.data / "control.sqlite")) as control:
+    for file in server.data.glob("control.sqlite*"):  # the server lets nobody else open it
+        shutil.copy(file, tmp_path)
+    with closing(sqlite3.connect(tmp_path / "control.sqlite")) as control:
         (secret,) = control.execute("SELECT value FROM meta WHERE key = 'secret'").fetchone()
     issued_ms = int(time.time() * 1000) - ITERATOR_LIFETIME_MS - 1000
     fresh = kinesis.get_shard_iterator(

@@ -14,37 +14,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from control_log_harness import ControlLog, create, open_log
 from headrace.core.control.machine import Command, ControlState, apply
-from headrace.core.control.streams import CreateStream, MergeShards, RemoveStream, SplitShard
+from headrace.core.control.streams import MergeShards, RemoveStream, SplitShard
 from headrace.core.engine.embedded import control_log as module
 from headrace.core.engine.embedded.control_log import SqliteControlLog
-from headrace.core.errors import InternalFailure, ResourceInUse, StorageFull, UnknownFormatVersion
-from headrace.core.log.files import Files, SystemFiles
-from headrace.core.testing.faulty_files import FaultyFiles, io_error, no_space
-
-ControlLog = SqliteControlLog[ControlState, Command]
-
-
-def open_log(
-    path: Path, fatal: list[BaseException] | None = None, files: Files | None = None
-) -> ControlLog:
-    return SqliteControlLog(
-        path,
-        state_type=ControlState,
-        command_type=Command,
-        apply=apply,
-        on_fatal=(fatal if fatal is not None else []).append,
-        files=files,
-    )
-
+from headrace.core.errors import InternalFailure, ResourceInUse, UnknownFormatVersion
 
 A: Any = {"account": "1", "region": "r", "name": "a", "uid": "a"}
-
-
-def create(name: str) -> CreateStream:
-    return CreateStream(
-        account="1", region="r", name=name, uid=name, at_ms=1000, mode="PROVISIONED", shards=2
-    )
 
 
 async def test_commands_lead_to_the_same_state_after_a_restart(tmp_path: Path) -> None:
@@ -162,73 +139,6 @@ async def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     db.close()
     with pytest.raises(UnknownFormatVersion):
         open_log(path)
-
-
-async def test_an_unwritable_log_stops_the_process_and_a_full_disk_does_not(
-    tmp_path: Path,
-) -> None:
-    fatal: list[BaseException] = []
-    files = FaultyFiles()
-    log = open_log(tmp_path / "control.sqlite", fatal, files)
-    files.fail_always("commit", no_space)
-    with pytest.raises(StorageFull, match="nothing was changed"):
-        await log.submit(create("a"))
-    assert not fatal
-    files.heal()
-    await log.submit(create("a"))
-    files.fail_always("commit", io_error)
-    # the second comes while the first is being committed: neither may wait for ever
-    first, second = asyncio.create_task(log.submit(create("b"))), None
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    second = asyncio.create_task(log.submit(create("c")))
-    for failed in (first, second):
-        with pytest.raises(InternalFailure):
-            await asyncio.wait_for(failed, 10)
-    assert len(fatal) == 1
-    with pytest.raises(InternalFailure, match="stopping"):
-        await log.submit(create("d"))
-    await log.close()
-
-
-async def test_who_came_while_the_disk_was_found_full_is_answered_too(tmp_path: Path) -> None:
-    files = FaultyFiles()
-    log = open_log(tmp_path / "control.sqlite", files=files)
-    files.fail_always("commit", no_space)
-    first = asyncio.create_task(log.submit(create("a")))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    second = asyncio.create_task(log.submit(create("b")))
-    for failed in (first, second):
-        with pytest.raises(StorageFull):
-            await asyncio.wait_for(failed, 10)
-    await log.close()
-
-
-async def test_what_sqlite_itself_says_of_a_full_database_is_understood(tmp_path: Path) -> None:
-    path = tmp_path / "control.sqlite"
-    fatal: list[BaseException] = []
-
-    class Small(SystemFiles):
-        def connect(self, path: Path) -> sqlite3.Connection:
-            made = super().connect(path)
-            made.execute("PRAGMA max_page_count = 32")  # 128 KiB
-            return made
-
-    log = open_log(path, fatal, Small())
-    stored = 0
-    with pytest.raises(StorageFull):
-        for _ in range(1000):
-            await log.submit(create(f"s{stored}"))
-            stored += 1
-    assert stored
-    assert not fatal
-    before = msgspec.json.encode(log.state)
-    await log.close()
-    again = open_log(path)  # with room
-    assert msgspec.json.encode(again.state) == before
-    await again.submit(create("more"))
-    await again.close()
 
 
 def start_child(script: str, path: Path) -> subprocess.Popen[str]:

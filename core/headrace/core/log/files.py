@@ -19,6 +19,9 @@ from headrace.core.errors import StorageFull, StorageLocked
 
 # What a read gives up with rather than wait for the disk; 0 where the system has no such thing.
 _NOWAIT = getattr(os, "RWF_NOWAIT", 0)
+# A full disk, and a quota that is used up: to us the same, everywhere.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_A_LITTLE = 1 << 16
 
 
 class NotInMemory(Exception):
@@ -78,13 +81,13 @@ class SystemFiles:
         try:
             return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         except OSError as error:
-            raise _mapped(error) from error
+            raise mapped(error) from error
 
     def open_read(self, path: Path) -> int:
         try:
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise _mapped(error) from error
+            raise mapped(error) from error
 
     def close(self, fd: int) -> None:
         os.close(fd)
@@ -103,7 +106,7 @@ class SystemFiles:
                         rest = rest[more:]
                 offset += want
         except OSError as error:
-            raise _mapped(error) from error
+            raise mapped(error) from error
 
     def read_at(self, fd: int, count: int, offset: int) -> bytes:
         data = os.pread(fd, count, offset)
@@ -135,7 +138,7 @@ class SystemFiles:
         try:
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise _mapped(error) from error
+            raise mapped(error) from error
         try:
             os.fsync(fd)
         finally:
@@ -145,7 +148,7 @@ class SystemFiles:
         try:
             os.posix_fallocate(fd, offset, count)
         except OSError as error:
-            raise _mapped(error) from error
+            raise mapped(error) from error
 
     def truncate(self, fd: int, size: int) -> None:
         os.ftruncate(fd, size)
@@ -166,7 +169,7 @@ class SystemFiles:
         try:
             source.replace(target)
         except OSError as error:
-            raise _mapped(error) from error
+            raise mapped(error) from error
 
     def unlink(self, path: Path) -> None:
         path.unlink(missing_ok=True)
@@ -189,13 +192,44 @@ def _read_cached(fd: int, buffer: memoryview, offset: int) -> int:
     return done
 
 
-def _mapped(error: OSError) -> OSError | StorageFull:
+def is_no_room(error: BaseException) -> bool:
+    """Whether it passes by itself once there is room, on the disk or in the user's quota of it.
+
+    (Or files are closed: StorageFull is raised for too many open ones as well.)
+    """
+    return isinstance(error, StorageFull) or (
+        isinstance(error, OSError) and error.errno in _NO_ROOM
+    )
+
+
+def is_full(files: Files, folder: Path) -> bool:
+    """Whether there is no room for a little more in a folder: tries it.
+
+    False also where writing fails for any other reason.
+    """
+    path = folder / "room.tmp"
+    try:
+        try:
+            fd = files.open_append(path)
+            try:
+                files.write_at(fd, [bytes(_A_LITTLE)], 0)
+            finally:
+                files.close(fd)
+        finally:
+            files.unlink(path)
+    except (StorageFull, OSError) as error:
+        return is_no_room(error)
+    return False
+
+
+def mapped(error: OSError) -> OSError | StorageFull:
+    """What to raise for it: StorageFull if that is what it says, else the error itself."""
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return StorageFull(
             "too many files are open",
             hint="raise the limit of open files (ulimit -n); puts work again by themselves",
         )
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in _NO_ROOM:
         return StorageFull(
             "no space left on the device of the data folder",
             hint="free some space or shorten the retention; puts work again by themselves",
@@ -221,8 +255,10 @@ class FolderLock:
                 path=str(folder),
                 hint="stop that process, or give this one another --data folder",
             ) from None
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        mine = f"{os.getpid()}\n".encode()
+        with contextlib.suppress(OSError):  # on a full disk: it is only there to be told of
+            os.pwrite(self._fd, mine, 0)  # over the one before, which takes no more room
+            os.ftruncate(self._fd, len(mine))
 
     def release(self) -> None:
         with contextlib.suppress(OSError):

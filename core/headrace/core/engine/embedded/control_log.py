@@ -3,6 +3,16 @@
 Commands that come while one commit runs share the next (group commit). A command is applied after
 its commit, in the order of its row; what the state machine refuses is refused again, the same
 way, on every replay.
+
+A commit for which there is no room is refused and the log goes on; any other that fails stops the
+process. The line between them is drawn where it is certain that nothing of the commit is stored:
+SQLite writes all of it to its log before the sync that makes it durable, so an error of *writing*
+(`SQLITE_FULL`; `SQLITE_IOERR_WRITE`, which is what it makes of a used-up quota) came before the
+last of its pages was there, and without that one the next start passes over the rest. Of an
+error of the sync nobody can tell, even where its cause is a lack of room, as on filesystems that
+find a place only then. After the sync nothing can run out of room: the index of SQLite's log is
+kept in memory, not in a `-shm` file that would have to grow (`locking_mode=EXCLUSIVE`: nobody else
+can open the database meanwhile).
 """
 
 from __future__ import annotations
@@ -20,10 +30,12 @@ import msgspec
 from headrace.core.errors import (
     HeadraceError,
     InternalFailure,
+    StorageError,
     StorageFull,
+    StorageLocked,
     UnknownFormatVersion,
 )
-from headrace.core.log.files import Files, SystemFiles
+from headrace.core.log.files import Files, SystemFiles, is_full
 
 log = logging.getLogger("headrace.core")
 
@@ -47,21 +59,32 @@ class SqliteControlLog(Generic[S, C]):
         on_fatal: Callable[[BaseException], None],
         files: Files | None = None,
     ) -> None:
-        """Open the database and replay it. Raises UnknownFormatVersion for a newer one's."""
+        """Open the database and replay it. Raises StorageError: UnknownFormatVersion for a newer
+        one's, StorageFull where there is no room to make it, StorageLocked where it is in use."""
         self._apply = apply
         self._on_fatal = on_fatal
         self._state_type = state_type
         self._decoder: msgspec.msgpack.Decoder[C] = msgspec.msgpack.Decoder(command_type)
-        self._db = (files or SystemFiles()).connect(path)
+        self._files = files or SystemFiles()
+        self._path = path
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="control-log")
         self._pending: list[tuple[C, asyncio.Future[object]]] = []
         self._committing: asyncio.Task[None] | None = None
         self._failed = False
-        self._prepare(path)
-        self._state, self._next = self._replay()
+        try:
+            self._db = self._files.connect(path)
+        except sqlite3.Error as error:
+            raise self._not_opened(error) from error
+        try:
+            self._prepare(path)
+            self._state, self._next = self._replay()
+        except sqlite3.Error as error:
+            self._db.close()
+            raise self._not_opened(error) from error
         self._snapshot_at = self._next + SNAPSHOT_EVERY
 
     def _prepare(self, path: Path) -> None:
+        self._db.execute("PRAGMA locking_mode=EXCLUSIVE")  # before anything is read
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.execute("CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value BLOB)")
@@ -81,10 +104,25 @@ class SqliteControlLog(Generic[S, C]):
             )
 
     def secret(self, make: Callable[[], bytes]) -> bytes:
-        """The store's secret, made by `make` the first time."""
-        self._db.execute("INSERT OR IGNORE INTO meta VALUES ('secret', ?)", (make(),))
-        row = self._db.execute("SELECT value FROM meta WHERE key = 'secret'").fetchone()
+        """The store's secret, made by `make` the first time. Raises StorageError."""
+        try:
+            self._db.execute("INSERT OR IGNORE INTO meta VALUES ('secret', ?)", (make(),))
+            row = self._db.execute("SELECT value FROM meta WHERE key = 'secret'").fetchone()
+        except sqlite3.Error as error:
+            raise self._not_opened(error) from error
         return bytes(row[0])
+
+    def _not_opened(self, error: sqlite3.Error) -> StorageError:
+        """What to raise when the database cannot be opened, or not made."""
+        code = getattr(error, "sqlite_errorcode", 0)
+        message = f"the control log {self._path} cannot be opened: {error}"
+        if self._is_no_room(error):
+            return StorageFull(message, path=str(self._path), hint="free some space there")
+        if code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            hint = "another program has it open: end that one, then start again"
+            return StorageLocked(message, path=str(self._path), hint=hint)
+        hint = "look at the rights and the health of the disk, or restore the file from a copy"
+        return StorageError(message, path=str(self._path), hint=hint)
 
     def _replay(self) -> tuple[S, int]:
         row = self._db.execute("SELECT n, body FROM snapshot").fetchone()
@@ -129,13 +167,13 @@ class SqliteControlLog(Generic[S, C]):
                 ]
                 try:
                     await loop.run_in_executor(self._thread, self._insert, rows)
-                except sqlite3.Error as error:
-                    if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_FULL:
-                        self._fail(batch + self._pending, error)
-                        return
+                except StorageFull as error:
                     # it passes: nothing of the batch is stored, and whoever asks later finds out
-                    _refuse(batch, _no_room())
+                    _refuse(batch, error)
                     continue
+                except sqlite3.Error as error:
+                    self._fail(batch + self._pending, error)
+                    return
                 self._next += len(rows)
                 for command, future in batch:
                     self._answer(command, future)
@@ -168,14 +206,27 @@ class SqliteControlLog(Generic[S, C]):
         self._on_fatal(error)
 
     def _insert(self, rows: list[tuple[int, bytes]]) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
+        """Raises StorageFull with nothing stored; of what any other error left nobody can tell."""
         try:
+            self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany("INSERT INTO commands VALUES (?, ?)", rows)
             self._db.execute("COMMIT")
-        except sqlite3.Error:
+        except sqlite3.Error as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
+            if self._is_no_room(error):
+                raise _no_room() from error
             raise
+
+    def _is_no_room(self, error: sqlite3.Error) -> bool:
+        """Whether that is why nothing could be written; False also where it is not certain."""
+        code = getattr(error, "sqlite_errorcode", None)
+        if code == sqlite3.SQLITE_IOERR_WRITE:
+            # SQLite does not tell a used-up quota from a disk that fails. That nothing is stored
+            # is certain with either, so if there is room again by now, or if it is both, no harm
+            # is done: the process stops as for the second, or goes on as for the first.
+            return is_full(self._files, self._path.parent)
+        return code == sqlite3.SQLITE_FULL
 
     async def _snapshot(self) -> None:
         upto, body = self._next - 1, msgspec.msgpack.encode(self._state)
