@@ -165,6 +165,7 @@ class Server:
                 self._serving.result()
                 raise HeadraceError("the HTTP server ended while starting")
             await asyncio.sleep(0.001)
+        self._tasks.append(asyncio.create_task(self._catalog.open_waiting()))
         self._tasks.append(asyncio.create_task(self._trim()))
         self._tasks.append(asyncio.create_task(self._metering.run()))
         # takes a fifth of a second: after the first answers, and before somebody waits for it

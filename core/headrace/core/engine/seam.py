@@ -209,7 +209,11 @@ class Engine(Protocol):
         """32 random bytes made with the store; shard iterators are signed with them."""
 
     async def open_log(self, uid: str, ranges: Iterable[HashKeyRange]) -> ShardLog:
-        """The log of a stream, made if it is not there. `ranges` are of all its shards."""
+        """The log of a stream, made if it is not there. `ranges` are of all its shards.
+
+        Raises StorageFull where that takes room that is not there: another try may follow at any
+        time. Any other StorageError, or OSError, is there to stay.
+        """
 
     async def delete_log(self, uid: str) -> None:
         """Remove a stream's log; its files are gone when this returns."""

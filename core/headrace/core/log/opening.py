@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from headrace.core.errors import CorruptSegment
+from headrace.core.errors import CorruptSegment, StorageFull
 from headrace.core.log.access import SegmentAccess
-from headrace.core.log.files import Files
+from headrace.core.log.files import Files, is_no_room
 from headrace.core.log.recovery import scan
 from headrace.core.log.segment import SealedSegment
 from headrace.core.log.writing import SegmentWriter
@@ -68,13 +68,26 @@ def _open(path: Path, access: SegmentAccess, writer: SegmentWriter) -> SealedSeg
         found = scan(access.files, fd, path, int(path.stem))
     finally:
         access.files.close(fd)
-    writer.write_index(
-        path,
-        found.index.encode(
-            first_frame=int(path.stem),
-            last_frame=found.last_frame,
-            first_arrival_ms=found.first_arrival_ms,
-            last_arrival_ms=found.last_arrival_ms,
-        ),
+    content = found.index.encode(
+        first_frame=int(path.stem),
+        last_frame=found.last_frame,
+        first_arrival_ms=found.first_arrival_ms,
+        last_arrival_ms=found.last_arrival_ms,
     )
+    try:
+        writer.write_index(path, content)
+    except (StorageFull, OSError) as error:
+        # even of a sync that failed: nothing rests on an index that is not used
+        if not is_no_room(error):
+            raise
+        log.warning("no space for the index of %s; keeping it in memory", path.name)
+        return SealedSegment(
+            path,
+            int(path.stem),
+            found.last_frame,
+            found.first_arrival_ms,
+            found.last_arrival_ms,
+            size,
+            found.index,
+        )
     return SealedSegment.open(path, access, size)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from headrace.core.errors import CorruptSegment, StorageFull, UnknownFormatVersion
-from headrace.core.log.files import Files
+from headrace.core.log.files import Files, is_no_room
 from headrace.core.log.format import (
     FLAG_MARK,
     FLAG_SNAPSHOT,
@@ -209,22 +209,18 @@ def _look_beyond(reader: _Reader, files: Files, fd: int, found: Scan) -> int:
 def cut_torn_tail(files: Files, fd: int, path: Path, found: Scan) -> int:
     """Put what lies after the last good frame into `<segment>.broken` and cut it off.
 
-    Returns the number of bytes cut; 0 when nothing but unwritten space follows.
+    Takes no room: on a full disk it is cut off all the same, and not kept. Returns the number of
+    bytes cut; 0 when nothing but unwritten space follows.
     """
     tail = files.read_at(fd, found.written_end - found.end, found.end)
     if tail:
         broken = path.with_suffix(".broken")
-        out = files.open_append(broken)
-        try:
-            files.truncate(out, 0)
-            files.write_at(out, [tail], 0)
-            files.sync(out)
-        finally:
-            files.close(out)
+        is_kept = _keep(files, broken, tail)
         log.warning(
-            "recovered %s: %d bytes of an unfinished write after frame %d were cut off "
-            "(kept in %s); none of it had been acknowledged",
-            path.name, len(tail), found.last_frame, broken.name,
+            "recovered %s: %d bytes of an unfinished write after frame %d were cut off (%s); "
+            "none of it had been acknowledged",
+            path.name, len(tail), found.last_frame,
+            f"kept in {broken.name}" if is_kept else "no room to keep them",
         )  # fmt: skip
     files.truncate(fd, found.end)
     if not found.is_vouched_for:
@@ -236,3 +232,21 @@ def cut_torn_tail(files: Files, fd: int, path: Path, found: Scan) -> int:
     if tail or not found.is_vouched_for:
         files.sync(fd)
     return len(tail)
+
+
+def _keep(files: Files, broken: Path, tail: bytes) -> bool:
+    """Put a torn tail aside, durable. False, with nothing left of it, where there is no room."""
+    try:
+        out = files.open_append(broken)
+        try:
+            files.truncate(out, 0)
+            files.write_at(out, [tail], 0)
+            files.sync(out)
+        finally:
+            files.close(out)
+    except (StorageFull, OSError) as error:
+        if not is_no_room(error):
+            raise
+        files.unlink(broken)
+        return False
+    return True

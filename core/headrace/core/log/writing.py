@@ -172,17 +172,21 @@ class SegmentWriter:
         return segment
 
     def write_index(self, segment: Path, content: bytes) -> None:
-        """Put the index file of a segment in its place, durable."""
+        """Put the index file of a segment in its place, durable; leaves no other if it cannot."""
         target = index_path(segment)
         temporary = target.with_suffix(".idx.tmp")
-        fd = self._files.open_append(temporary)
         try:
-            self._files.truncate(fd, 0)
-            self._files.write_at(fd, [content], 0)
-            self._files.sync(fd)
-        finally:
-            self._files.close(fd)
-        self._files.rename(temporary, target)
+            fd = self._files.open_append(temporary)
+            try:
+                self._files.truncate(fd, 0)
+                self._files.write_at(fd, [content], 0)
+                self._files.sync(fd)
+            finally:
+                self._files.close(fd)
+            self._files.rename(temporary, target)
+        except (StorageFull, OSError):
+            self._files.unlink(temporary)  # half of it would only take what room there is
+            raise
         self._files.sync_dir(self._folder)
 
 

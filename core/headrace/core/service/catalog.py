@@ -29,6 +29,7 @@ from headrace.core.service.routing import Routing
 log = logging.getLogger("headrace.core")
 
 OPEN_AT_ONCE = 8  # logs opened side by side at a start
+OPEN_AGAIN_MS = 1000  # between two tries of those for which there was no room
 
 
 def check_creation(stream: StreamState, created_ms: int | None) -> None:
@@ -66,6 +67,8 @@ class Catalog:
         self.clock = clock
         self._open: dict[str, OpenStream] = {}
         self._damaged: dict[str, str] = {}
+        self._waiting: dict[str, tuple[StreamState, StorageFull]] = {}  # for room to be opened in
+        self._opening_again = asyncio.Lock()
         self.on_removal: list[Callable[[str], None]] = []  # told the uid of a stream that is gone
         self.before_removal: list[Callable[[], None]] = []  # of any stream
 
@@ -77,7 +80,8 @@ class Catalog:
     async def open_all(self) -> None:
         """At start: open the log of every stream that is not on its way out.
 
-        A stream whose log is damaged is refused by name and the others work.
+        A stream whose log is damaged is refused by name and the others work. One for which there
+        is no room is left to `open_waiting`.
         """
         streams = list(self.state.streams.streams.values())
         turns = asyncio.Semaphore(OPEN_AT_ONCE)
@@ -86,18 +90,45 @@ class Catalog:
             async with turns:
                 try:
                     await self.open(stream)
+                except StorageFull as error:
+                    self._waiting[stream.uid] = stream, error
+                    log.error("stream %s is not served until there is room: %s", stream.name, error)
                 except (StorageError, OSError) as error:
-                    self._damaged[stream.uid] = str(error)
-                    log.error("stream %s is not served: %s", stream.name, error)
+                    self._refuse(stream, error)
 
         await asyncio.gather(*(open_one(s) for s in streams if s.status != "DELETING"))
 
+    def _refuse(self, stream: StreamState, error: Exception) -> None:
+        self._damaged[stream.uid] = str(error)
+        log.error("stream %s is not served: %s", stream.name, error)
+
+    async def open_waiting(self) -> None:
+        """Open what there was no room for at the start as soon as there is; ends when all is."""
+        while self._waiting:
+            await self.clock.sleep_ms(OPEN_AGAIN_MS)
+            for stream, _ in tuple(self._waiting.values()):
+                async with self._opening_again:
+                    if stream.uid in self._waiting:  # not deleted meanwhile
+                        await self._open_again(stream)
+
+    async def _open_again(self, stream: StreamState) -> None:
+        try:
+            await self.open(stream)
+        except StorageFull:
+            return
+        except (StorageError, OSError) as error:
+            self._refuse(stream, error)
+        else:
+            log.warning("there is room again: stream %s is served", stream.name)
+        self._waiting.pop(stream.uid, None)
+
     def refused(self) -> dict[str, str]:
         """Streams that are not served, and why."""
+        why = self._damaged | {uid: str(error) for uid, (_, error) in self._waiting.items()}
         return {
-            stream.name: self._damaged[stream.uid]
+            stream.name: why[stream.uid]
             for stream in self.state.streams.streams.values()
-            if stream.uid in self._damaged
+            if stream.uid in why
         }
 
     async def open(self, stream: StreamState) -> OpenStream:
@@ -110,6 +141,9 @@ class Catalog:
         """Delete the log, then forget the stream, and the leases on it."""
         for look in self.before_removal:
             look()
+        if self._waiting.pop(stream.uid, None) is not None:
+            async with self._opening_again:
+                pass  # it is not being opened any more
         self._open.pop(stream.uid, None)
         self._damaged.pop(stream.uid, None)
         await self.engine.delete_log(stream.uid)
@@ -166,10 +200,25 @@ class Catalog:
         opened = self._open.get(uid)
         return None if opened is None else self._up_to_date(opened)
 
+    def check_room(self, uid: str) -> None:
+        """Raises StorageFull if the stream is not served because there was no room for it."""
+        if uid in self._waiting:
+            stream, error = self._waiting[uid]
+            raise StorageFull(
+                f"Stream {stream.name} is not served yet: {error.message}",
+                path=error.path,
+                hint=error.hint,
+            )
+
     def opened(self, stream: StreamState) -> OpenStream:
-        """The open log and an up-to-date routing table of a stream."""
+        """The open log and an up-to-date routing table of a stream.
+
+        Raises ResourceNotFound, InternalFailure where the log is damaged, StorageFull where there
+        is no room to open it.
+        """
         opened = self._open.get(stream.uid)
         if opened is None:
+            self.check_room(stream.uid)
             damage = self._damaged.get(stream.uid)
             if damage is not None:
                 raise InternalFailure(f"Stream {stream.name} is not served: {damage}")

@@ -145,6 +145,7 @@ class ReadService:
         iterator = self._iterators.read(token, now_ms)
         opened = self._catalog.opened_by_uid(iterator.uid)
         if opened is None:
+            self._catalog.check_room(iterator.uid)
             raise ResourceNotFound(
                 "The stream of this shard iterator does not exist (any more), or is not served."
             )

@@ -15,6 +15,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from headrace.core.clock import Clock
@@ -22,7 +23,7 @@ from headrace.core.control.machine import Command, ControlState, apply
 from headrace.core.engine.embedded.control_log import SqliteControlLog
 from headrace.core.engine.embedded.shard_log import EmbeddedShardLog
 from headrace.core.log.access import SegmentAccess
-from headrace.core.log.files import Files, FolderLock
+from headrace.core.log.files import Files, FolderLock, mapped
 from headrace.core.log.page_cache import CacheBoundFiles
 from headrace.core.log.stream_log import StreamLog, StreamLogOptions
 from headrace.core.model.hashing import HashKeyRange
@@ -81,7 +82,7 @@ class EmbeddedEngine:
                 shutil.rmtree(folder, ignore_errors=True)
 
     async def open_log(self, uid: str, ranges: Iterable[HashKeyRange]) -> EmbeddedShardLog:
-        stream_log = await asyncio.to_thread(
+        open_here = partial(
             StreamLog.open,
             self._streams / uid,
             self._access,
@@ -89,6 +90,13 @@ class EmbeddedEngine:
             ranges=ranges,
             options=self._options,
         )
+        try:
+            # among the writers, for which `close` waits before it lets go of the folder
+            stream_log = await asyncio.get_running_loop().run_in_executor(self._writers, open_here)
+        except OSError as error:
+            # A sync for which there was no room, too: to open again reads back what is there, and
+            # writes anew what nothing vouches for, exactly as the next start would.
+            raise mapped(error) from error
         opened = EmbeddedShardLog(
             stream_log, self._writers, self._clock, self._on_fatal, self._readers
         )

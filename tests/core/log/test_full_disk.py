@@ -1,0 +1,104 @@
+"""Opening a log on a full disk: it takes no room, and what it cannot do is done the next time."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from headrace.core.errors import StorageFull
+from headrace.core.log.files import is_no_room
+from headrace.core.testing.faulty_files import FaultyFiles, no_space
+from log_harness import Driver, read_all
+
+TORN = b"HRF1\x01 this was being written"
+SEGMENT_BYTES = 1500
+
+
+DATA = [b"%04d" % i * 70 for i in range(13)]  # the last segment has some of it
+
+
+@pytest.fixture(scope="module")
+def left_by_a_crash(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Several segments, the second without its index, the last one with a torn tail."""
+    folder = tmp_path_factory.mktemp("crash") / "log"
+    driver = Driver(folder, segment_bytes=SEGMENT_BYTES)
+    for piece in DATA:
+        driver.put(0, [piece])
+    driver.log.close()
+    paths = sorted(folder.glob("*.seg"))
+    assert len(paths) > 2
+    paths[1].with_suffix(".idx").unlink()
+    paths[-1].write_bytes(paths[-1].read_bytes().rstrip(b"\0") + TORN)
+    return folder
+
+
+def test_a_torn_tail_and_a_missing_index_take_no_room(
+    tmp_path: Path, left_by_a_crash: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, files = tmp_path / "log", FaultyFiles()
+    shutil.copytree(left_by_a_crash, folder)
+    before = sorted(path.name for path in folder.iterdir())
+    for _ in range(2):  # the second start finds nothing torn any more
+        files.fail_always("write_at", no_space)
+        files.fail_always("allocate", no_space)
+        driver = Driver(folder, files, segment_bytes=SEGMENT_BYTES)
+        assert [s.data for s in read_all(driver.log, 0)] == DATA
+        assert sorted(path.name for path in folder.iterdir()) == before, "nothing half-made"
+        with pytest.raises(StorageFull):
+            driver.put(0, [b"no"])
+        assert not max(folder.glob("*.seg")).read_bytes().endswith(TORN)
+        driver.log.close()
+    assert "no room to keep them" in caplog.text
+    files.heal()
+    driver = Driver(folder, files, segment_bytes=SEGMENT_BYTES)
+    driver.put(0, [b"room"])
+    assert [s.data for s in read_all(driver.log, 0)] == [*DATA, b"room"]
+    assert len(list(folder.glob("*.idx"))) == len(list(folder.glob("*.seg"))) - 1
+    driver.log.close()
+
+
+@pytest.mark.parametrize("at", range(1, 12))
+def test_a_disk_full_at_any_call_leaves_a_log_that_opens(
+    tmp_path: Path, left_by_a_crash: Path, at: int
+) -> None:
+    """Also at a sync, which a filesystem that finds its place late can fail for want of it."""
+    folder, files = tmp_path / "log", FaultyFiles()
+    shutil.copytree(left_by_a_crash, folder)
+    files.fail_at(at, no_space)
+    try:
+        driver = Driver(folder, files, segment_bytes=SEGMENT_BYTES)
+    except (StorageFull, OSError) as error:
+        assert is_no_room(error)
+        driver = Driver(folder, files, segment_bytes=SEGMENT_BYTES)
+    assert [s.data for s in read_all(driver.log, 0)] == DATA
+    files.heal()
+    driver.put(0, [b"after"])
+    driver.log.close()
+    again = Driver(folder, segment_bytes=SEGMENT_BYTES)
+    assert [s.data for s in read_all(again.log, 0)] == [*DATA, b"after"]
+    assert not list(folder.glob("*.tmp"))
+    again.log.close()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("call", ["pwritev", "posix_fallocate"])
+def test_a_used_up_quota_is_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    driver = Driver(tmp_path / "log")
+    driver.put(0, [b"before"])
+    large = [b"x" * (2 << 20)]  # more than is reserved
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        with pytest.raises(StorageFull, match="no space left"):
+            driver.put(0, large)
+    driver.put(0, [b"after"])
+    assert [s.data for s in read_all(driver.log, 0)] == [b"before", b"after"]
+    driver.log.close()
