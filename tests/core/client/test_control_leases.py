@@ -2,103 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-from typing import Any
-
 import msgspec
 import pytest
 
-from headrace.core.control.lease_state import (
-    ApplicationState,
-    LeasesState,
-    LeaseState,
-    LeaseView,
-    application_key,
-)
-from headrace.core.control.leases import (
-    Heartbeat,
-    LeaseCommand,
-    LeaseShard,
-    PrepareCheckpoint,
-    ReleaseLease,
-    SaveCheckpoint,
-    SyncLeases,
-    TakeLease,
-    apply_lease_command,
-    forget_stream,
-)
-from headrace.core.control.machine import ControlState, apply
-from headrace.core.control.streams import CreateStream, RemoveStream
+from headrace.core.control.lease_state import LeasesState
+from headrace.core.control.leases import LeaseCommand
 from headrace.core.errors import InvalidArgument, LeaseLost, ResourceInUse, ResourceNotFound
 from headrace.core.model.leases import SHARD_END
-
-WHERE = {"account": "1", "region": "r", "stream": "s", "application": "app/one"}
-
-
-def shard(name: str, *parents: str, start: str = "100") -> LeaseShard:
-    return LeaseShard(shard_id=name, starting_sequence_number=start, parent_shard_ids=list(parents))
-
-
-def sync(*shards: LeaseShard, forget: tuple[str, ...] = (), now_ms: int = 5) -> SyncLeases:
-    return SyncLeases(**WHERE, create=list(shards), forget=list(forget), now_ms=now_ms)
-
-
-def take(worker: str, shard_id: str, counter: int, heartbeat: int = 0) -> TakeLease:
-    return TakeLease(
-        **WHERE,
-        worker=worker,
-        shard_id=shard_id,
-        expected_counter=counter,
-        expected_owner_heartbeat=heartbeat,
-    )
-
-
-def save(shard_id: str, counter: int, checkpoint: str) -> SaveCheckpoint:
-    return SaveCheckpoint(**WHERE, shard_id=shard_id, counter=counter, checkpoint=checkpoint)
-
-
-def prepare(shard_id: str, counter: int, number: str, state: bytes) -> PrepareCheckpoint:
-    return PrepareCheckpoint(
-        **WHERE, shard_id=shard_id, counter=counter, sequence_number=number, state=state
-    )
-
-
-def release(shard_id: str, counter: int) -> ReleaseLease:
-    return ReleaseLease(**WHERE, shard_id=shard_id, counter=counter)
-
-
-def beat(worker: str) -> Heartbeat:
-    return Heartbeat(**WHERE, worker=worker)
-
-
-class Box:
-    """A state, and commands done to it."""
-
-    def __init__(self, *shards: LeaseShard) -> None:
-        self.state = LeasesState()
-        if shards:
-            self.do(sync(*shards))
-
-    def do(self, command: LeaseCommand) -> LeaseView | None:
-        return apply_lease_command(self.state, command)
-
-    def taken(self, command: TakeLease) -> LeaseView:
-        view = self.do(command)
-        assert view is not None
-        return view
-
-    def refused(self, error: type[Exception], command: LeaseCommand) -> None:
-        before = copy.deepcopy(self.state)
-        with pytest.raises(error):
-            self.do(command)
-        assert self.state == before
-
-    @property
-    def application(self) -> ApplicationState:
-        return self.state.applications[application_key(**WHERE)]
-
-    def lease(self, shard_id: str) -> LeaseState:
-        return self.application.leases[shard_id]
+from lease_commands import Box, beat, prepare, release, save, shard, sync, take
 
 
 def test_taking_raises_the_counter_and_shows_the_lease() -> None:
@@ -223,46 +134,16 @@ def test_a_shard_of_a_stream_made_again_starts_over_and_shows_what_was_lost() ->
     assert box.application.since_ms == 5  # when the application began, not the stream
 
 
-def test_leases_go_with_their_stream_and_nothing_of_them_comes_back() -> None:
-    box = Box(shard("a"), shard("b"))
-    for name in ("a", "b"):
-        box.do(take("w", name, 0))
-    for _ in range(3):
-        box.do(release("b", box.lease("b").counter))
-        box.do(take("w", "b", box.lease("b").counter))
-    for _ in range(5):
-        box.do(beat("w"))
-    others = {}
-    for key in ("1/r/s2/app", "2/r/s/app", "1/r2/s/app"):
-        others[key] = box.state.applications[key] = copy.deepcopy(box.application)
-    last, beats = box.lease("b").counter, box.application.beats
-    forget_stream(box.state, "1", "r", "s")
-    assert box.state.applications == others
-    box.refused(ResourceNotFound, save("b", last, "150"))
-    box.do(sync(shard("a"), shard("b"), now_ms=99))
-    assert {name: lease.counter for name, lease in box.application.leases.items()} == {
-        "a": last + 1,
-        "b": last + 1,
-    }
-    assert box.application.since_ms == 99  # the application starts afresh
-    for stale in range(last + 1):
-        box.refused(LeaseLost, save("b", stale, "150"))
+def test_a_heartbeat_of_an_application_without_leases_leaves_nothing() -> None:
+    box = Box()
     box.do(beat("w"))
-    assert box.application.workers == {"w": beats + 1}
-    # a stream without leases takes nothing back
-    forget_stream(box.state, "9", "r", "s")
-    assert box.state.past_counter == last
-
-
-def test_a_removal_from_before_leaves_leases_as_it_did() -> None:
-    """Commands that were stored are replayed to the state they led to."""
-    at: Any = {"account": "1", "region": "r", "name": "s", "uid": "u"}
-    made = CreateStream(**at, at_ms=1000, mode="PROVISIONED", shards=1)
-    for with_leases in (False, True):
-        state = ControlState()
-        for command in (made, sync(shard("a")), RemoveStream(**at, with_leases=with_leases)):
-            apply(state, command)
-        assert len(state.leases.applications) == (0 if with_leases else 1)
+    assert box.state == LeasesState()
+    box.do(sync(shard("a")))
+    box.do(beat("w"))
+    assert box.application.workers == {"w": 1}
+    before = Box()
+    before.do(beat("w", only_known=False))  # stored before they were told apart
+    assert before.application.workers == {"w": 1}
 
 
 def test_unknown_applications_and_shards_are_named() -> None:

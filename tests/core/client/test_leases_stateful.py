@@ -112,7 +112,7 @@ class Leases(RuleBasedStateMachine):
         sent_ms = self.now_ms
         self.now_ms += lag_ms
         self.give_up_if_late(worker)
-        self.do(Heartbeat(**WHERE, worker=name))
+        self.do(Heartbeat(**WHERE, worker=name, only_known=True))
         worker.beat_sent_ms = sent_ms
 
     def give_up_if_late(self, worker: Worker) -> None:

@@ -22,6 +22,7 @@ from headrace.core.control.lease_state import (
     heartbeat_of,
     view,
 )
+from headrace.core.control.stream_state import StreamState
 from headrace.core.errors import InvalidArgument, LeaseLost, ResourceInUse, ResourceNotFound
 from headrace.core.model.leases import SHARD_END
 
@@ -52,7 +53,10 @@ class SyncLeases(_Command, frozen=True, kw_only=True):
 
 
 class Heartbeat(_Command, frozen=True, kw_only=True):
+    """What was stored before there was `only_known` is replayed as it was."""
+
     worker: str
+    only_known: bool = False
 
 
 class TakeLease(_Command, frozen=True, kw_only=True):
@@ -135,18 +139,44 @@ def apply_sync(state: LeasesState, command: SyncLeases) -> None:
             del application.leases[shard_id]
 
 
-def forget_stream(state: LeasesState, account: str, region: str, stream: str) -> None:
-    """Drop what applications kept on a stream that is gone. Theirs on AWS's streams stay."""
-    start = application_key(account, region, stream, "")
+def forget_stream(state: LeasesState, stream: StreamState, *, spares_others: bool = True) -> None:
+    """Drop what applications kept on a stream that is gone.
+
+    What an application keeps here on a stream of that name on AWS stays, with `spares_others`.
+    """
+    start = application_key(stream.account, stream.region, stream.name, "")
     for key in [key for key in state.applications if key.startswith(start)]:
-        application = state.applications.pop(key)
+        application = state.applications[key]
+        if spares_others and not _is_on(stream, application):
+            continue
+        del state.applications[key]
         counters = (lease.counter for lease in application.leases.values())
         state.past_counter = max(state.past_counter, *counters, -1)
         state.past_beats = max(state.past_beats, application.beats)
 
 
+def _is_on(stream: StreamState, application: ApplicationState) -> bool:
+    """Whether an application's leases are on this stream, or on another of the same name.
+
+    The shards' starting numbers tell, for the second of their creation is in them. Where all the
+    shards of the leases have expired here, if it was here, all must be such as have been here.
+    """
+    known = {shard.id: shard.starting_sequence_number for shard in stream.shards}
+    leases = application.leases
+    return any(known.get(shard_id) == lease.start for shard_id, lease in leases.items()) or all(
+        shard_id not in known and stream.may_have_had(shard_id, lease.start)
+        for shard_id, lease in leases.items()
+    )
+
+
 def apply_heartbeat(state: LeasesState, command: Heartbeat) -> None:
-    """Give the worker a heartbeat that nobody has had before. Never refused."""
+    """Give the worker a heartbeat that nobody has had before. Never refused.
+
+    With `only_known` one for an application that has not asked for leases yet, or whose stream
+    was deleted, is passed over: nobody looks for it, and it would be kept for good.
+    """
+    if command.only_known and _key(command) not in state.applications:
+        return
     application = _application_made(state, command)
     application.beats += 1
     application.workers[command.worker] = application.beats
@@ -237,14 +267,16 @@ def _rank(checkpoint: str | None) -> float:
     return float("inf") if checkpoint == SHARD_END else int(checkpoint)
 
 
+def _key(command: _Command) -> str:
+    return application_key(command.account, command.region, command.stream, command.application)
+
+
 def _application_made(state: LeasesState, command: _Command) -> ApplicationState:
-    key = application_key(command.account, command.region, command.stream, command.application)
-    return state.applications.setdefault(key, ApplicationState(beats=state.past_beats))
+    return state.applications.setdefault(_key(command), ApplicationState(beats=state.past_beats))
 
 
 def _application(state: LeasesState, command: _Command) -> ApplicationState:
-    key = application_key(command.account, command.region, command.stream, command.application)
-    application = state.applications.get(key)
+    application = state.applications.get(_key(command))
     if application is None:
         raise ResourceNotFound(
             f"application {command.application} has no leases on stream {command.stream}",

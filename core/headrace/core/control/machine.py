@@ -32,7 +32,7 @@ def apply(state: ControlState, command: Command) -> object:
     if isinstance(command, StreamCommand):
         stream = apply_stream_command(state.streams, command)
         if isinstance(command, RemoveStream) and command.with_leases:
-            forget_stream(state.leases, command.account, command.region, command.name)
+            forget_stream(state.leases, stream, spares_others=command.spares_others)
         return stream
     if isinstance(command, SettingCommand):
         return apply_setting_command(state.streams, command)

@@ -10,8 +10,8 @@ import msgspec
 
 from headrace.core.errors import ResourceInUse, ResourceNotFound
 from headrace.core.model.hashing import HashKeyRange
-from headrace.core.model.sequence import ending, starting
-from headrace.core.model.shards import shard_id
+from headrace.core.model.sequence import ending, parse, starting
+from headrace.core.model.shards import shard_id, shard_number
 
 
 class ShardState(msgspec.Struct):
@@ -145,6 +145,18 @@ class StreamState(msgspec.Struct):
     @property
     def open_shards(self) -> list[ShardState]:
         return [shard for shard in self.shards if shard.is_open]
+
+    def may_have_had(self, shard_id: str, starting_sequence_number: str) -> bool:
+        """Whether that may be a shard of this stream that has expired: numbered before the last
+        one, and made in the stream's time."""
+        number, start = shard_number(shard_id), parse(starting_sequence_number)
+        return (
+            number is not None
+            and start is not None
+            and number == start.shard < max(shard.number for shard in self.shards)
+            and start.created_s >= self.created_ms // 1000
+            and start.created_s <= max(shard.created_s for shard in self.shards)
+        )
 
 
 class StreamsState(msgspec.Struct):

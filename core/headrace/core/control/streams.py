@@ -66,11 +66,13 @@ class StartDeletion(StreamCommandBase):
 class RemoveStream(StreamCommandBase):
     """The stream's log is gone; forget it, and the leases on its shards.
 
-    Before there was `with_leases` they stayed; what was stored then is replayed as it was.
+    With `spares_others` leases on another stream of that name, one on AWS, stay. Before there was
+    `with_leases` all stayed, then none; what was stored then is replayed as it was.
     """
 
     uid: str
     with_leases: bool = False
+    spares_others: bool = False
 
 
 class SplitShard(StreamCommandBase):

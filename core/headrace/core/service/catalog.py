@@ -154,6 +154,7 @@ class Catalog:
                 name=stream.name,
                 uid=stream.uid,
                 with_leases=with_leases,
+                spares_others=True,
             )
         )
         for forget in self.on_removal:

@@ -84,7 +84,7 @@ class HeartbeatRequest(_Request, frozen=True, kw_only=True, rename="pascal"):
 
     def command(self, where: _Where) -> Heartbeat:
         _check(_NAME, "WorkerId", self.worker_id)
-        return Heartbeat(**where, worker=self.worker_id)
+        return Heartbeat(**where, worker=self.worker_id, only_known=True)
 
 
 class TakeLeaseRequest(_Request, frozen=True, kw_only=True, rename="pascal"):
