@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from agent_support import Rig
-from headrace.core.errors import ProducerFenced, ValidationError
+from headrace.agent.position_store import PositionStore
+from headrace.core.errors import ProducerFenced, StorageError, ValidationError
+from small_disk import small_disk
 
 
 @pytest.fixture
@@ -115,6 +117,21 @@ async def test_a_full_disk_under_the_positions(tmp_path: Path) -> None:
     rig.assert_once(log)
     assert rig.sink.repeated_count == 0
     await rig.stop()
+
+
+async def test_a_start_on_a_full_disk_sets_no_positions_aside(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 1 << 20) as disk:
+        path = disk.folder / "positions.db"
+        PositionStore.open(path).abandon()
+        stored = path.read_bytes()
+        disk.fill()
+        with pytest.raises(StorageError, match=r"cannot use the positions.*free space"):
+            PositionStore.open(path)
+        disk.make_room()
+        assert path.read_bytes() == stored
+        store = PositionStore.open(path)
+        assert store.notice is None
+        store.abandon()
 
 
 async def test_a_read_only_store_and_a_crash_repeat_nothing_of_known_files(tmp_path: Path) -> None:

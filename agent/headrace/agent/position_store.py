@@ -262,8 +262,13 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _is_about_the_disk(error: sqlite3.OperationalError) -> bool:
-    """True for no space, no right or no such folder: nothing is wrong with the file's content."""
-    return error.sqlite_errorcode & 0xFF in (
+    """True for no space, no right or no such folder: nothing is wrong with the file's content.
+
+    A used-up quota is an error of writing to SQLite, and a full disk under its shared memory one of
+    its own. With other I/O errors the content cannot be read, for whatever reason.
+    """
+    no_room = (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
+    return error.sqlite_errorcode in no_room or error.sqlite_errorcode & 0xFF in (
         sqlite3.SQLITE_FULL,
         sqlite3.SQLITE_CANTOPEN,
         sqlite3.SQLITE_READONLY,
