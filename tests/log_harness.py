@@ -83,7 +83,7 @@ def read(
     log: StreamLog, shard: int, at: Position, *, limit: int = 10_000, max_bytes: int = 1 << 30
 ) -> tuple[list[Stored], Position]:
     """One read, decoded."""
-    part = log.read(shard, at, max_records=limit, max_bytes=max_bytes)
+    part = log.snapshot().read(shard, at, max_records=limit, max_bytes=max_bytes)
     rows = json.loads(b"[" + b",".join(part.parts) + b"]")
     assert len(rows) == part.records
     return [

@@ -232,9 +232,10 @@ def many_segments(root: Path, size: Size) -> None:
         log.close()
     line(f"{size.segments:,} sealed segments: opening the log", f"{took:.0f} ms")
     log = StreamLog.open(root, SystemFiles(), now_ms=0)
+    now = log.snapshot()
     for what, look in (
-        ("a time in the middle", lambda: log.find_time(0, size.segments // 2 * 1000 + 500)),
-        ("a shard that has no records", lambda: log.read(
+        ("a time in the middle", lambda: now.find_time(0, size.segments // 2 * 1000 + 500)),
+        ("a shard that has no records", lambda: now.read(
             9, BEGINNING, max_records=1, max_bytes=1)),
     ):  # fmt: skip
         line(f"{size.segments:,} sealed segments: {what}", f"{best_ms(look):.2f} ms")

@@ -13,6 +13,7 @@ import random
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ from headrace.core.log.stream_log import StreamLog, StreamLogOptions
 from headrace.core.model.records import PutEntry
 from headrace.core.model.sequence import BEGINNING, Position
 from headrace.core.part import StreamTarget
+from headrace.core.shapes import GetResult
 from headrace.core.testing.cold_files import READERS, ColdFiles
 from headrace.core.testing.manual_clock import ManualClock
 
@@ -252,57 +254,60 @@ async def test_readers_puts_rolls_and_trims_at_random(tmp_path: Path) -> None:
     await rig.close()
 
 
+@dataclass
+class Held:
+    """A server with one record in stream `s`, and a GetRecords that waits for the disk."""
+
+    client: StreamClient
+    files: ColdFiles
+    getting: asyncio.Task[GetResult]
+    iterator: str
+
+
 @contextlib.asynccontextmanager
-async def served(tmp_path: Path, files: ColdFiles) -> AsyncIterator[StreamClient]:
+async def held_get(data: Path) -> AsyncIterator[Held]:
+    files = ColdFiles()
     async with (
-        server_here(tmp_path / "data", files=files) as server,
+        server_here(data, files=files) as server,
         StreamClient(StreamTarget(endpoint=server.endpoint)) as client,
     ):
         await client.ensure_stream("s", shards=1)
-        yield client
-
-
-async def test_a_shard_closed_while_it_is_read_has_not_ended_yet(tmp_path: Path) -> None:
-    files = ColdFiles()
-    async with served(tmp_path, files) as client:
         await client.put_records("s", [PutEntry(b"first", "k")])
         iterator = await client.get_shard_iterator("s", SHARD, "TRIM_HORIZON")
         files.is_cold = True
         files.hold()
         getting = asyncio.create_task(client.get_records(iterator))
         await files.somebody_waits()
-        await client.put_records("s", [PutEntry(b"second", "k")])
-        await client.call(
+        yield Held(client, files, getting, iterator)
+
+
+async def test_a_shard_closed_while_it_is_read_has_not_ended_yet(tmp_path: Path) -> None:
+    async with held_get(tmp_path / "data") as held:
+        await held.client.put_records("s", [PutEntry(b"second", "k")])
+        await held.client.call(
             "SplitShard",
             {"StreamName": "s", "ShardToSplit": SHARD, "NewStartingHashKey": str(1 << 127)},
         )
-        files.let_go()
+        held.files.let_go()
         found: list[bytes] = []
-        got = await getting
+        got = await held.getting
         while True:
             found += [record.data for record in got.records]
             if got.next_iterator is None:
                 break
-            got = await client.get_records(got.next_iterator)
+            got = await held.client.get_records(got.next_iterator)
         assert found == [b"first", b"second"]
 
 
 async def test_a_stream_is_deleted_while_it_is_read(tmp_path: Path) -> None:
-    files = ColdFiles()
-    async with served(tmp_path, files) as client:
-        await client.put_records("s", [PutEntry(b"first", "k")])
-        iterator = await client.get_shard_iterator("s", SHARD, "TRIM_HORIZON")
-        files.is_cold = True
-        files.hold()
-        getting = asyncio.create_task(client.get_records(iterator))
-        await files.somebody_waits()
-        deleting = asyncio.create_task(client.call("DeleteStream", {"StreamName": "s"}))
+    async with held_get(tmp_path / "data") as held:
+        deleting = asyncio.create_task(held.client.call("DeleteStream", {"StreamName": "s"}))
         with pytest.raises(ResourceNotFound):
             while True:
-                await client.get_shard_iterator("s", SHARD, "TRIM_HORIZON")
-        files.let_go()
+                await held.client.get_shard_iterator("s", SHARD, "TRIM_HORIZON")
+        held.files.let_go()
         await deleting
-        assert [record.data for record in (await getting).records] == [b"first"]
+        assert [record.data for record in (await held.getting).records] == [b"first"]
         with pytest.raises(ResourceNotFound):
-            await client.get_records(iterator)
-    assert not files.faults
+            await held.client.get_records(held.iterator)
+    assert not held.files.faults

@@ -293,7 +293,7 @@ def test_a_time_is_found_to_the_millisecond_at_every_border(tmp_path: Path) -> N
             mine = [(at_ms, i) for i, at_ms in enumerate(arrivals) if i % 2 == shard]
             for at_ms in {at_ms + d for at_ms, _ in mine for d in (-1, 0, 1)}:
                 want = [i for arrived_ms, i in mine if arrived_ms >= at_ms]
-                got, _at = read(log, shard, log.find_time(shard, at_ms))
+                got, _at = read(log, shard, log.snapshot().find_time(shard, at_ms))
                 assert [int(s.data[:2]) for s in got] == want
         log.close()
         log = Driver(folder, segment_bytes=2_000, now_ms=driver.now_ms).log
@@ -310,7 +310,7 @@ def test_the_middle_is_found_without_reading_every_index(tmp_path: Path) -> None
     files = ColdFiles()
     log = Driver(folder, files, segment_bytes=2_000).log
     files.opened.clear()
-    middle = log.find_time(0, START_MS + 50)
+    middle = log.snapshot().find_time(0, START_MS + 50)
     assert len(files.opened) == 1
     assert read(log, 0, middle, limit=1)[0][0].arrival_ms == START_MS + 50
     assert read(log, 0, Position(middle.frame_no, 1), limit=1)[0][0].arrival_ms == START_MS + 51

@@ -130,7 +130,7 @@ def test_damage_in_a_sealed_segment_is_refused_when_it_is_read(tmp_path: Path) -
     assert victim.name in str(caught.value)
     # what comes after it can still be read, and puts go on
     (number,) = driver.put(0, [b"more"])
-    tail = driver.log.find_time(0, START_MS)
+    tail = driver.log.snapshot().find_time(0, START_MS)
     assert tail.frame_no > 0 and number
     assert len(data) == 40
 

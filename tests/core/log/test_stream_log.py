@@ -114,7 +114,7 @@ def test_time_lookup_is_exact_to_the_millisecond_over_segments(tmp_path: Path) -
         driver.put(i % 3, [b"%d" % i])
     for shard in range(3):
         for at_ms in range(START_MS - 5, START_MS + 420, 5):
-            position = driver.log.find_time(shard, at_ms)
+            position = driver.log.snapshot().find_time(shard, at_ms)
             got, _ = read(driver.log, shard, position)
             want = [b"%d" % i for i in range(40) if i % 3 == shard and START_MS + 10 * i >= at_ms]
             assert [s.data for s in got] == want
@@ -140,7 +140,7 @@ def test_the_next_frames_arrival_tells_how_far_behind_a_reader_is(tmp_path: Path
         driver.now_ms = START_MS + i
         driver.put(0, [b"x" * 50])
     for i in range(10):
-        part = driver.log.read(0, BEGINNING, max_records=i + 1, max_bytes=1 << 20)
+        part = driver.log.snapshot().read(0, BEGINNING, max_records=i + 1, max_bytes=1 << 20)
         assert part.next_arrival_ms == (START_MS + i + 1 if i < 9 else None)
 
 
@@ -161,13 +161,13 @@ def test_trim_removes_whole_expired_segments_and_tells_who_missed_something(
 
     # a reader from the beginning has nothing to miss; one that was in the middle has
     behind = Position(3, 0)
-    assert not driver.log.read(0, BEGINNING, max_records=1, max_bytes=99).missed
-    assert driver.log.read(0, behind, max_records=1, max_bytes=99).missed
+    assert not driver.log.snapshot().read(0, BEGINNING, max_records=1, max_bytes=99).missed
+    assert driver.log.snapshot().read(0, behind, max_records=1, max_bytes=99).missed
     first = parse(str(rest[0].number))
     assert first is not None
     # one who had read everything before what is left has missed nothing
     caught_up = Position(first.position.frame_no - 2, 1)
-    assert not driver.log.read(0, caught_up, max_records=1, max_bytes=99).missed
+    assert not driver.log.snapshot().read(0, caught_up, max_records=1, max_bytes=99).missed
 
 
 def test_a_floor_hides_what_has_expired_but_is_still_stored(tmp_path: Path) -> None:
@@ -175,10 +175,12 @@ def test_a_floor_hides_what_has_expired_but_is_still_stored(tmp_path: Path) -> N
     for i in range(10):
         driver.now_ms = START_MS + i
         driver.put(0, [b"%d" % i])
-    floor = driver.log.find_time(0, START_MS + 4)
-    part = driver.log.read(0, BEGINNING, floor=floor, max_records=100, max_bytes=1 << 20)
+    floor = driver.log.snapshot().find_time(0, START_MS + 4)
+    part = driver.log.snapshot().read(0, BEGINNING, floor=floor, max_records=100, max_bytes=1 << 20)
     assert part.records == 6
-    part = driver.log.read(0, Position(3, 0), floor=floor, max_records=100, max_bytes=1 << 20)
+    part = driver.log.snapshot().read(
+        0, Position(3, 0), floor=floor, max_records=100, max_bytes=1 << 20
+    )
     assert part.records == 6 and part.missed
 
 

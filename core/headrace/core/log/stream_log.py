@@ -24,7 +24,6 @@ from headrace.core.log.access import SegmentAccess
 from headrace.core.log.files import Files
 from headrace.core.log.opening import open_sealed, segment_files
 from headrace.core.log.producers import ProducerMemory
-from headrace.core.log.reading import Slice
 from headrace.core.log.recovery import cut_torn_tail, scan
 from headrace.core.log.rendering import quote_keys, render
 from headrace.core.log.scan_notes import ScanNotes, load_notes
@@ -34,7 +33,7 @@ from headrace.core.log.window import OpenFrame, Window
 from headrace.core.log.writing import SegmentWriter, Written
 from headrace.core.model import sequence
 from headrace.core.model.hashing import HashKeyRange
-from headrace.core.model.sequence import BEGINNING, Position
+from headrace.core.model.sequence import Position
 
 DEFAULT_SEGMENT_BYTES = 128 << 20
 DEFAULT_SEGMENT_AGE_MS = 3_600_000
@@ -271,24 +270,6 @@ class StreamLog:
         return msgspec.msgpack.encode(_Snapshot(self.memory.dump(), self._last_index))
 
     # -- reading -------------------------------------------------------------------------------
-
-    def read(
-        self,
-        shard: int,
-        position: Position,
-        *,
-        floor: Position = BEGINNING,
-        max_records: int,
-        max_bytes: int,
-    ) -> Slice:
-        """As `LogSnapshot.read`, of all that can be read now. May wait for the disk."""
-        return self.snapshot().read(
-            shard, position, floor=floor, max_records=max_records, max_bytes=max_bytes
-        )
-
-    def find_time(self, shard: int, at_ms: int) -> Position:
-        """As `LogSnapshot.find_time`, of all that can be read now. May wait for the disk."""
-        return self.snapshot().find_time(shard, at_ms)
 
     def snapshot(self) -> LogSnapshot:
         """What can be read now: to be read here, or in a thread."""
