@@ -14,6 +14,8 @@ from headrace.core.model.sequence import BEGINNING, Position
 
 CREATED_S = 1_700_000_000
 START_MS = CREATED_S * 1000
+# How much is written between notes on the segment being written: often, now and then, never.
+NOTES_EVERY_BYTES = (1, 700, 4 << 20)
 
 
 class Stored(NamedTuple):

@@ -1,4 +1,4 @@
-"""Opening a log on a full disk: it takes no room, and what it cannot do is done the next time."""
+"""A full disk, or quota: what is refused is not stored, and a log is opened without any room."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from pathlib import Path
 import pytest
 
 from headrace.core.errors import StorageFull
-from headrace.core.log.files import is_no_room
+from headrace.core.log import scan_notes
+from headrace.core.log.files import SystemFiles, is_no_room
 from headrace.core.testing.faulty_files import FaultyFiles, no_space
-from log_harness import Driver, read_all
+from log_harness import NOTES_EVERY_BYTES, Driver, read_all
 
 TORN = b"HRF1\x01 this was being written"
 SEGMENT_BYTES = 1500
-
-
 DATA = [b"%04d" % i * 70 for i in range(13)]  # the last segment has some of it
 
 
@@ -102,3 +101,31 @@ def test_a_used_up_quota_is_a_full_disk(
     driver.put(0, [b"after"])
     assert [s.data for s in read_all(driver.log, 0)] == [b"before", b"after"]
     driver.log.close()
+
+
+@pytest.mark.parametrize("at", range(1, 26))
+def test_a_full_disk_at_any_call_loses_and_doubles_nothing(
+    tmp_path: Path, at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan_notes, "EVERY_BYTES", NOTES_EVERY_BYTES[at % 3])
+    files = FaultyFiles()
+    folder = tmp_path / "log"
+    driver = Driver(folder, files, segment_bytes=1500)
+    files.fail_at(at, no_space)
+    stored: list[bytes] = []
+    refused = 0
+    for i in range(14):
+        data = [b"%02d" % i * 40, b"b%d" % i]
+        try:
+            driver.put(0, data)
+        except StorageFull:
+            refused += 1
+            # nothing of it was stored, and the next try is as good as the first
+            driver.put(0, data)
+        except OSError:
+            return  # not a call that a full disk can fail: the process stops there
+        stored += data
+    assert [s.data for s in read_all(driver.log, 0)] == stored
+    driver.log.close()
+    again = Driver(folder, SystemFiles(), segment_bytes=1500)
+    assert [s.data for s in read_all(again.log, 0)] == stored
