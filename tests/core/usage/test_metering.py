@@ -194,6 +194,8 @@ async def test_a_full_disk_stops_nobody_and_the_counts_follow(
         assert stored_records(path) == 1
         (one,) = await usage_of(client)  # also what is not stored yet
         assert one["total"]["records_in"] == 51
+        (shard,) = one["shards"]
+        assert (shard["total"]["records_in"], shard["hours"][0]["records_in"]) == (51, 51)
         store.is_full = False
         await clock.advance(20_000)
         await until(lambda: stored_records(path) == 51, clock)
@@ -269,12 +271,11 @@ def test_a_disk_that_is_really_full(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     large.shards |= {(1000, "u1", i): Counts(records_in=1) for i in range(5000)}
     with pytest.raises(StorageError, match="disk is full"):
         store.add(large)
-    _, (rows,) = store.read([ONE], 0, whole=True)
-    assert rows.streams[1000].records_in == 1  # nothing of it, not half
+    assert store.hours("u1", 0)[1][1000].records_in == 1  # nothing of it, not half
     opened[0].execute("PRAGMA max_page_count=1000000")
     store.add(large)
-    _, (rows,) = store.read([ONE], 0, whole=True)
-    assert (rows.streams[1000].records_in, len(rows.shards)) == (2, 5000)
+    assert store.hours("u1", 0)[1][1000].records_in == 2
+    assert store.keys("shards", "u1", 0) == (2, list(range(5000)), 1000)
     store.close()
 
 
@@ -316,8 +317,8 @@ def test_a_count_that_came_later_becomes_a_column(tmp_path: Path) -> None:
     db.close()
     store = SqliteUsageStore(path)
     store.add(batch(2))
-    _, (rows,) = store.read([ONE], 0, whole=True)
-    assert (rows.shards[1000, 0].records_in, rows.shards[1000, 0].kib_in) == (2, 0)
+    _, page = store.page("shards", "u1", 0, 0, 0)
+    assert page.hours == {(1000, 0): Counts(records_in=2, peak_bytes_per_s=2)}
     store.close()
 
 
@@ -328,12 +329,11 @@ def test_old_hours_go_and_their_stream_with_the_last_of_them(tmp_path: Path) -> 
     assert store.stream_peaks(0) == {"u1": [(1000, Peak(1)), (1001, Peak(2))]}
     assert store.shard_peaks("u1", 0) == {0: Peak(2)}
     store.prune(1001 + SHARD_HOURS_KEPT)
-    _, (rows,) = store.read([ONE], 0, whole=True)
-    assert (list(rows.streams), list(rows.shards), list(rows.consumers)) == (
-        [1000, 1001], [(1001, 0)], [(1001, "c:1")],
-    )  # fmt: skip
+    assert list(store.hours("u1", 0)[1]) == [1000, 1001]
+    assert list(store.page("shards", "u1", 0, 0, 9)[1].hours) == [(1001, 0)]
+    assert list(store.page("consumers", "u1", 0, "c:1", "c:1")[1].hours) == [(1001, "c:1")]
     store.prune(1001 + STREAM_HOURS_KEPT)
     assert store.stream_peaks(0) == {"u1": [(1001, Peak(2))]}
     store.prune(1002 + STREAM_HOURS_KEPT)
-    assert store.identities() == []
+    assert store.identities("1", "r", None) == []
     store.close()

@@ -15,7 +15,15 @@ from typing import Any, NamedTuple, Protocol
 from headrace.core.errors import HeadraceError
 from headrace.core.model.hashing import HashKeyRange
 from headrace.core.model.sequence import Position
-from headrace.core.model.usage import Peak, StreamIdentity, UsageBatch, UsageRows
+from headrace.core.model.usage import (
+    Part,
+    PartKey,
+    Peak,
+    StreamCounts,
+    StreamIdentity,
+    UsageBatch,
+    UsagePage,
+)
 
 
 class LogClosed(HeadraceError):
@@ -178,16 +186,27 @@ class UsageStore(Protocol):
     def prune(self, hour: int) -> None:
         """Forget what at that Unix hour is too old to be kept."""
 
-    def identities(self) -> list[StreamIdentity]:
-        """The streams of which there is anything, those that are gone too."""
+    def identities(self, account: str, region: str, name: str | None) -> list[StreamIdentity]:
+        """The account's streams of which there is anything, those that are gone too.
 
-    def read(
-        self, streams: Sequence[StreamIdentity], since_hour: int, *, whole: bool
-    ) -> tuple[int, list[UsageRows]]:
-        """The last batch's number, and the streams' rows from an hour on.
-
-        With `whole`, also those of shards and consumers.
+        With `name`, those that had it.
         """
+
+    # The first of what these give is the last batch's number: later ones are not in it.
+
+    def totals(self, uids: Sequence[str], since_hour: int) -> tuple[int, dict[str, StreamCounts]]:
+        """By stream uid, the sum of the hours from one on, of streams that have any."""
+
+    def hours(self, uid: str, since_hour: int) -> tuple[int, dict[int, StreamCounts]]:
+        """A stream's hours from one on."""
+
+    def keys(self, part: Part, uid: str, since_hour: int) -> tuple[int, list[PartKey], int]:
+        """Which shards or consumers there is anything of, in order, and from which hour on."""
+
+    def page(
+        self, part: Part, uid: str, since_hour: int, first: PartKey, last: PartKey
+    ) -> tuple[int, UsagePage]:
+        """Those from `first` to `last`, from an hour on."""
 
     def stream_peaks(self, since_hour: int) -> dict[str, list[tuple[int, Peak]]]:
         """By stream uid: (hour, its busiest minute), in the order of the hours."""

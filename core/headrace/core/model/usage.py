@@ -5,10 +5,10 @@ Values only. `merge` is how counts of the same hour come together, here and in t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar, cast
 
 import msgspec
 
@@ -137,30 +137,30 @@ class UsageBatch:
     def __bool__(self) -> bool:
         return bool(self.streams or self.shards or self.consumers)
 
+    def hours_since(self, hour: int) -> list[int]:
+        """The Unix hours from that one on of which there are counts."""
+        return sorted({of for of, _ in self.streams if of >= hour})
+
+    def of_part(self, part: Part) -> Mapping[tuple[int, str, PartKey], msgspec.Struct]:
+        """Counts by hour, stream uid and key."""
+        counts = self.shards if part == "shards" else self.consumers
+        return cast("Mapping[tuple[int, str, PartKey], msgspec.Struct]", counts)
+
+
+Part = Literal["shards", "consumers"]  # what a stream's usage is told by, beside the hours
+PartKey = int | str  # a shard's number; a consumer as in `ConsumerHour`
+PART_COUNTS: dict[Part, type[Counts] | type[ConsumerCounts]] = {
+    "shards": Counts,
+    "consumers": ConsumerCounts,
+}
+
 
 @dataclass(slots=True)
-class UsageRows:
-    """One stream's hours, by hour; of shards and consumers too where they were asked for."""
+class UsagePage:
+    """Some of a stream's shards, or consumers: their totals, and their hours by (hour, key)."""
 
-    identity: StreamIdentity
-    streams: dict[int, StreamCounts] = field(default_factory=dict)
-    shards: dict[tuple[int, int], Counts] = field(default_factory=dict)
-    consumers: dict[tuple[int, str], ConsumerCounts] = field(default_factory=dict)
-
-    def take_in(self, batch: UsageBatch, since_hour: int, *, whole: bool) -> None:
-        """Add what a batch that is not stored yet has of this stream."""
-        uid = self.identity.uid
-        for (hour, of), total in batch.streams.items():
-            if of == uid and hour >= since_hour:
-                merge(self.streams.setdefault(hour, StreamCounts()), total)
-        if not whole:
-            return
-        for (hour, of, shard), counts in batch.shards.items():
-            if of == uid and hour >= since_hour:
-                merge(self.shards.setdefault((hour, shard), Counts()), counts)
-        for (hour, of, consumer), sent in batch.consumers.items():
-            if of == uid and hour >= since_hour:
-                merge(self.consumers.setdefault((hour, consumer), ConsumerCounts()), sent)
+    totals: dict[PartKey, msgspec.Struct] = field(default_factory=dict)
+    hours: dict[tuple[int, PartKey], msgspec.Struct] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ of which the busiest counts as peak, are measured by the monotonic clock.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from headrace.core.control.stream_state import StreamState
@@ -23,7 +23,6 @@ from headrace.core.model.usage import (
     Peak,
     StreamCounts,
     StreamIdentity,
-    UsageRows,
     merge,
 )
 from headrace.core.service.catalog import Catalog
@@ -55,7 +54,7 @@ class Metering:
         self._clock = catalog.clock
         self._usage = usage
         self._options = options or MeteringOptions()
-        self._keeper = UsageKeeper(store, self._clock)
+        self.keeper = UsageKeeper(store, self._clock)
         self._is_closed = False
         self._ticked_ms = self._clock.monotonic_ms()
         self._minute = Minute()
@@ -86,12 +85,12 @@ class Metering:
         while True:
             if self._minute_ms is not None:
                 await self._clock.sleep_ms(self._to_next_ms())
-            elif self._keeper.has_unstored:
+            elif self.keeper.has_unstored:
                 await self._sleep_or_wake(self._to_next_ms())
             else:
                 await self._sleep_or_wake(min(self._options.idle_ms, self._to_hour_ms()))
             self.tick()
-            self._keeper.begin_flush()
+            self.keeper.begin_flush()
 
     def _to_hour_ms(self) -> int:
         return HOUR_MS - self._clock.now_ms() % HOUR_MS
@@ -142,7 +141,7 @@ class Metering:
         self._is_woken = False
 
     def _keep(self, hour: int, taken: Taken) -> None:
-        pending = self._keeper.pending
+        pending = self.keeper.pending
         pending.identities |= taken.identities
         for (uid, shard), counts in taken.shards.items():
             merge(pending.streams.setdefault((hour, uid), StreamCounts()), counts)
@@ -164,7 +163,7 @@ class Metering:
                 continue
             shards, consumers = len(opened.routing.shards), len(stream.consumers)
             lived_ms = max(min(elapsed_ms, wall_ms - stream.created_ms), 0)
-            self._keeper.pending.identities[stream.uid] = identity_of(stream)
+            self.keeper.pending.identities[stream.uid] = identity_of(stream)
             self._since_hours.setdefault(stream.uid, hour)
             seen = StreamCounts(
                 shard_seconds=shards * lived_ms / 1000,
@@ -175,7 +174,7 @@ class Metering:
                 retention_hours=stream.retention_hours,
                 mode=stream.mode,
             )
-            merge(self._keeper.pending.streams.setdefault((hour, stream.uid), StreamCounts()), seen)
+            merge(self.keeper.pending.streams.setdefault((hour, stream.uid), StreamCounts()), seen)
 
     def _end_minute(self, hour: int, now_ms: int) -> None:
         assert self._minute_ms is not None
@@ -184,11 +183,11 @@ class Metering:
         for uid, rates in self.rates.items():
             whole = total(rates.values())
             self._peaks.setdefault(uid, PeakWindow()).add(hour, whole)
-            of_stream = self._keeper.pending.streams.setdefault((hour, uid), StreamCounts())
+            of_stream = self.keeper.pending.streams.setdefault((hour, uid), StreamCounts())
             merge(of_stream, _peak_counts(whole))
             for shard, rate in rates.items():
                 key = hour, uid, shard
-                merge(self._keeper.pending.shards.setdefault(key, Counts()), _peak_counts(rate))
+                merge(self.keeper.pending.shards.setdefault(key, Counts()), _peak_counts(rate))
         self._forget_peaks()
         if self.on_minute is not None:
             self.on_minute()
@@ -216,14 +215,14 @@ class Metering:
         Raises StorageError.
         """
         self.tick()
-        return await self._keeper.shard_peaks(stream.uid, self._hour() - PEAK_HOURS + 1)
+        return await self.keeper.shard_peaks(stream.uid, self._hour() - PEAK_HOURS + 1)
 
     def _hour(self) -> int:
         return self._clock.now_ms() // HOUR_MS
 
     async def _load_peaks(self) -> bool:
         """Read the peaks from before this start. Whether that could be done."""
-        stored = await self._keeper.load_stream_peaks(self._hour() - PEAK_HOURS + 1)
+        stored = await self.keeper.load_stream_peaks(self._hour() - PEAK_HOURS + 1)
         if stored is None:
             return False
         for uid, known in stored.items():
@@ -245,20 +244,15 @@ class Metering:
 
     # -- reading -------------------------------------------------------------------------------
 
-    async def rows(
-        self, streams: Sequence[StreamIdentity], since_hour: int, *, whole: bool
-    ) -> list[UsageRows]:
-        """Streams' usage from an hour on, up to this moment; with `whole` by shard and consumer.
-
-        Raises StorageError.
-        """
+    async def identities(self, account: str, region: str, name: str | None) -> list[StreamIdentity]:
+        """The account's streams of which usage is known, those that are gone too; with `name`
+        those that had it. Raises StorageError."""
         self.tick()
-        return await self._keeper.rows(streams, since_hour, whole=whole)
+        known = await self.keeper.identities(account, region, name)
+        return list(known.values())
 
-    async def identities(self) -> list[StreamIdentity]:
-        """All streams of which usage is known, those that are gone too. Raises StorageError."""
+    def look_at(self, uids: Iterable[str]) -> None:
         self.tick()
-        return await self._keeper.identities()
 
     async def close(self) -> None:
         """Store what has been counted. Nothing may be counted after it; again does nothing."""
@@ -268,7 +262,7 @@ class Metering:
         self.tick()
         self._usage.on_first = None
         self._catalog.before_removal.remove(self.tick)
-        await self._keeper.close()
+        await self.keeper.close()
 
 
 def _peak_counts(rate: Peak) -> Counts:

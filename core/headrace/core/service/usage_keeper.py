@@ -16,7 +16,18 @@ from typing import TypeVar
 from headrace.core.clock import Clock
 from headrace.core.engine.seam import UsageStore
 from headrace.core.errors import StorageError
-from headrace.core.model.usage import HOUR_MS, Peak, StreamIdentity, UsageBatch, UsageRows
+from headrace.core.model.usage import (
+    HOUR_MS,
+    PART_COUNTS,
+    Part,
+    PartKey,
+    Peak,
+    StreamCounts,
+    StreamIdentity,
+    UsageBatch,
+    UsagePage,
+    merge,
+)
 
 log = logging.getLogger("headrace.core")
 
@@ -123,26 +134,75 @@ class UsageKeeper:
                     found[shard] = found.get(shard, Peak()).or_more(peak)
         return found
 
-    async def rows(
-        self, streams: Sequence[StreamIdentity], since_hour: int, *, whole: bool
-    ) -> list[UsageRows]:
-        """Streams' usage from an hour on; with `whole` by shard and consumer.
+    def _not_in(self, stored: int) -> list[UsageBatch]:
+        """The batches that what was read lacks: with that number it was the last one stored."""
+        if self._unstored is not None and not 0 < self._unstored.number <= stored:
+            return [self._unstored, self.pending]
+        return [self.pending]
+
+    async def identities(
+        self, account: str, region: str, name: str | None
+    ) -> dict[str, StreamIdentity]:
+        """By uid, streams of which usage is known, those that are gone too; see the store.
 
         Raises StorageError.
         """
-        stored, found = await self._in_thread(
-            lambda: self._store.read(streams, since_hour, whole=whole)
-        )
-        for rows in found:
-            # a batch that was being stored while this was read: `stored` says which came first
-            if self._unstored is not None and not 0 < self._unstored.number <= stored:
-                rows.take_in(self._unstored, since_hour, whole=whole)
-            rows.take_in(self.pending, since_hour, whole=whole)
+        stored = await self._in_thread(lambda: self._store.identities(account, region, name))
+        known = {one.uid: one for one in stored}
+        for batch in (self._unstored, self.pending):
+            for uid, one in batch.identities.items() if batch else ():
+                if (one.account, one.region) == (account, region) and name in (None, one.name):
+                    known[uid] = one
+        return known
+
+    async def totals(self, uids: Sequence[str], since_hour: int) -> dict[str, StreamCounts]:
+        """By uid, streams' usage from an hour on; of those that have any. Raises StorageError."""
+        stored, found = await self._in_thread(lambda: self._store.totals(uids, since_hour))
+        for batch in self._not_in(stored):
+            for hour in batch.hours_since(since_hour):
+                for uid in uids:
+                    counts = batch.streams.get((hour, uid))
+                    if counts is not None:
+                        merge(found.setdefault(uid, StreamCounts()), counts)
         return found
 
-    async def identities(self) -> list[StreamIdentity]:
-        """All streams of which usage is known, those that are gone too. Raises StorageError."""
-        known = {one.uid: one for one in await self._in_thread(self._store.identities)}
-        for batch in (self._unstored, self.pending):
-            known |= {} if batch is None else batch.identities
-        return list(known.values())
+    async def hours(self, uid: str, since_hour: int) -> dict[int, StreamCounts]:
+        """A stream's usage by the hour, from one on. Raises StorageError."""
+        stored, found = await self._in_thread(lambda: self._store.hours(uid, since_hour))
+        for batch in self._not_in(stored):
+            for hour in batch.hours_since(since_hour):
+                counts = batch.streams.get((hour, uid))
+                if counts is not None:
+                    merge(found.setdefault(hour, StreamCounts()), counts)
+        return found
+
+    async def keys(self, part: Part, uid: str, since_hour: int) -> tuple[list[PartKey], int]:
+        """A stream's shards or consumers of which usage is known from an hour on, in order; and
+        the first hour of which any is. Raises StorageError."""
+        stored, known, first = await self._in_thread(
+            lambda: self._store.keys(part, uid, since_hour)
+        )
+        found = set(known)
+        for batch in self._not_in(stored):
+            for hour, of, key in batch.of_part(part):
+                if of == uid and hour >= since_hour:
+                    found.add(key)
+        return sorted(found), first
+
+    async def page(
+        self, part: Part, uid: str, since_hour: int, keys: Sequence[PartKey]
+    ) -> UsagePage:
+        """The usage of some of those, from an hour on. Raises StorageError."""
+        stored, page = await self._in_thread(
+            lambda: self._store.page(part, uid, since_hour, keys[0], keys[-1])
+        )
+        kind = PART_COUNTS[part]
+        for batch in self._not_in(stored):
+            counted = batch.of_part(part)
+            for hour in batch.hours_since(since_hour):
+                for key in keys:
+                    counts = counted.get((hour, uid, key))
+                    if counts is not None:
+                        merge(page.totals.setdefault(key, kind()), counts)
+                        merge(page.hours.setdefault((hour, key), kind()), counts)
+        return page

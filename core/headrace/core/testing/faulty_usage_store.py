@@ -6,7 +6,15 @@ from collections.abc import Sequence
 
 from headrace.core.engine.seam import UsageStore
 from headrace.core.errors import StorageError
-from headrace.core.model.usage import Peak, StreamIdentity, UsageBatch, UsageRows
+from headrace.core.model.usage import (
+    Part,
+    PartKey,
+    Peak,
+    StreamCounts,
+    StreamIdentity,
+    UsageBatch,
+    UsagePage,
+)
 
 
 class FaultyUsageStore:
@@ -33,13 +41,22 @@ class FaultyUsageStore:
     def prune(self, hour: int) -> None:
         self._store.prune(hour)
 
-    def identities(self) -> list[StreamIdentity]:
-        return self._store.identities()
+    def identities(self, account: str, region: str, name: str | None) -> list[StreamIdentity]:
+        return self._store.identities(account, region, name)
 
-    def read(
-        self, streams: Sequence[StreamIdentity], since_hour: int, *, whole: bool
-    ) -> tuple[int, list[UsageRows]]:
-        return self._store.read(streams, since_hour, whole=whole)
+    def totals(self, uids: Sequence[str], since_hour: int) -> tuple[int, dict[str, StreamCounts]]:
+        return self._store.totals(uids, since_hour)
+
+    def hours(self, uid: str, since_hour: int) -> tuple[int, dict[int, StreamCounts]]:
+        return self._store.hours(uid, since_hour)
+
+    def keys(self, part: Part, uid: str, since_hour: int) -> tuple[int, list[PartKey], int]:
+        return self._store.keys(part, uid, since_hour)
+
+    def page(
+        self, part: Part, uid: str, since_hour: int, first: PartKey, last: PartKey
+    ) -> tuple[int, UsagePage]:
+        return self._store.page(part, uid, since_hour, first, last)
 
     def stream_peaks(self, since_hour: int) -> dict[str, list[tuple[int, Peak]]]:
         return self._store.stream_peaks(since_hour)

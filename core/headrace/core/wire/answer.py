@@ -11,7 +11,7 @@ from headrace.core.pieces import Pieces
 class Answer(NamedTuple):
     """What goes back: status, headers beyond the usual ones, body.
 
-    A body that is sent bit by bit is an event stream.
+    A body that is sent bit by bit has its content type among the headers.
     """
 
     status: int

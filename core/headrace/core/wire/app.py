@@ -26,7 +26,7 @@ from headrace.core.errors import (
 from headrace.core.limits import MAX_PUT_REQUEST_BYTES
 from headrace.core.pieces import Pieces
 from headrace.core.service.caller import Caller
-from headrace.core.wire import codec, event_stream
+from headrace.core.wire import codec
 from headrace.core.wire.cors import Cors
 from headrace.core.wire.dispatch import Dispatcher
 
@@ -148,7 +148,6 @@ class KinesisApp:
             *cors,
         ]
         if not isinstance(out, bytes | Pieces):
-            response_headers.append((b"content-type", event_stream.MEDIA_TYPE.encode()))
             start = {"type": "http.response.start", "status": status, "headers": response_headers}
             await _stream(start, out, receive, send)
             return

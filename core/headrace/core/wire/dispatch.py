@@ -170,7 +170,8 @@ class Dispatcher:
     ) -> Answer:
         request = _validate("SubscribeToShard", codec.decode(body, content_type))
         events = await self._subscriptions.subscribe(caller, request)
-        return Answer(200, [], event_stream.encode_events(events, content_type))
+        kind = (b"content-type", event_stream.MEDIA_TYPE.encode())
+        return Answer(200, [kind], event_stream.encode_events(events, content_type))
 
 
 def _validate(name: str, request: object) -> dict[str, Any]:

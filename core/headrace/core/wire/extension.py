@@ -12,6 +12,7 @@ from headrace.core.service.catalog import Catalog
 from headrace.core.service.leases import OPERATIONS as LEASE_OPERATIONS
 from headrace.core.service.leases import LeaseService
 from headrace.core.service.usage_report import DescribeUsageRequest, UsageService
+from headrace.core.wire import codec
 from headrace.core.wire.answer import Answer
 
 _Request = TypeVar("_Request", bound=msgspec.Struct)
@@ -30,8 +31,8 @@ class Extension:
         """Answer one request. Raises ServiceError, UnknownOperation for a name that is none."""
         if name == "DescribeUsage":
             asked = _decode(body, DescribeUsageRequest)
-            usage = await self._metered.describe(caller, asked.stream_name, asked.hours)
-            return Answer(200, [], msgspec.json.encode(usage))
+            pieces = await self._metered.describe(caller, asked.stream_name, asked.hours)
+            return Answer(200, [(b"content-type", codec.JSON.encode())], pieces)
         found = LEASE_OPERATIONS.get(name)
         if found is None:
             raise UnknownOperation("")

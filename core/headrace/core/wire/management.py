@@ -7,10 +7,10 @@ them (as those of the API are), and shows the streams of the key's account in th
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import FastAPI, Query, Request
-from fastapi.responses import Response
+from fastapi.responses import Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from headrace.core.errors import AccessDenied, InternalFailure, ServiceError, StorageError
@@ -59,14 +59,14 @@ def management_app(
             "refused": refused,
         }
 
-    @app.get("/usage")
+    @app.get("/usage", response_class=StreamingResponse)
     async def metered(
         request: Request,
         stream: str | None = None,
         hours: Annotated[int, Query(ge=1, le=MAX_HOURS)] = 24,
         account: str = DEFAULT_ACCOUNT,
         region: str = DEFAULT_REGION,
-    ) -> dict[str, Any]:
+    ) -> StreamingResponse:
         """What streams were used for by the hour; of one stream by shard and consumer too.
 
         `account` and `region` are the signature's where one is needed.
@@ -78,7 +78,8 @@ def management_app(
                 "GET", scope["raw_path"], scope["query_string"], scope["headers"],
                 await request.body(),
             )  # fmt: skip
-        return await usage.describe(caller, stream, hours)
+        pieces = await usage.describe(caller, stream, hours)
+        return StreamingResponse(pieces, media_type="application/json")
 
     @app.exception_handler(ServiceError)
     @app.exception_handler(StorageError)

@@ -15,11 +15,12 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from headrace.core.engine.embedded.usage_tables import (
     CONSUMERS,
     FORMAT,
+    PARTS,
     SHARDS,
     STREAMS,
     TABLES,
@@ -29,7 +30,15 @@ from headrace.core.engine.embedded.usage_tables import (
     stream_ids,
 )
 from headrace.core.errors import StorageError
-from headrace.core.model.usage import Peak, StreamIdentity, UsageBatch, UsageRows
+from headrace.core.model.usage import (
+    Part,
+    PartKey,
+    Peak,
+    StreamCounts,
+    StreamIdentity,
+    UsageBatch,
+    UsagePage,
+)
 
 log = logging.getLogger("headrace.core")
 
@@ -70,30 +79,44 @@ class SqliteUsageStore:
 
         self._run(prune)
 
-    def identities(self) -> list[StreamIdentity]:
+    def identities(self, account: str, region: str, name: str | None) -> list[StreamIdentity]:
         def read(db: sqlite3.Connection) -> list[StreamIdentity]:
-            rows = db.execute("SELECT uid, account, region, name, created_ms FROM streams")
+            rows = db.execute(
+                "SELECT uid, account, region, name, created_ms FROM streams "
+                "WHERE account = ? AND region = ? AND name = ifnull(?, name)",
+                (account, region, name),
+            )
             return [StreamIdentity(*row) for row in rows]
 
         return self._run(read)
 
-    def read(
-        self, streams: Sequence[StreamIdentity], since_hour: int, *, whole: bool
-    ) -> tuple[int, list[UsageRows]]:
-        def read(db: sqlite3.Connection) -> tuple[int, list[UsageRows]]:
-            ids = dict(db.execute("SELECT uid, id FROM streams"))
-            found: list[UsageRows] = []
-            for identity in streams:
-                rows = UsageRows(identity)
-                found.append(rows)
-                if identity.uid not in ids:
-                    continue  # nothing of it has been stored yet
-                where = ids[identity.uid], since_hour
-                rows.streams.update(STREAMS.read(db, *where))
-                if whole:
-                    rows.shards.update(SHARDS.read(db, *where))
-                    rows.consumers.update(CONSUMERS.read(db, *where))
+    def totals(self, uids: Sequence[str], since_hour: int) -> tuple[int, dict[str, StreamCounts]]:
+        def read(db: sqlite3.Connection) -> tuple[int, dict[str, StreamCounts]]:
+            found: dict[str, StreamCounts] = {}
+            for uid in uids:
+                total = STREAMS.total(db, _id(db, uid), since_hour)
+                if total is not None:
+                    found[uid] = cast("StreamCounts", total)
             return last_batch(db), found
+
+        return self._run(read)
+
+    def hours(self, uid: str, since_hour: int) -> tuple[int, dict[int, StreamCounts]]:
+        return self._run(
+            lambda db: (last_batch(db), dict(STREAMS.read(db, _id(db, uid), since_hour)))
+        )
+
+    def keys(self, part: Part, uid: str, since_hour: int) -> tuple[int, list[PartKey], int]:
+        return self._run(
+            lambda db: (last_batch(db), *PARTS[part].keys(db, _id(db, uid), since_hour))
+        )
+
+    def page(
+        self, part: Part, uid: str, since_hour: int, first: PartKey, last: PartKey
+    ) -> tuple[int, UsagePage]:
+        def read(db: sqlite3.Connection) -> tuple[int, UsagePage]:
+            found = PARTS[part].page(db, _id(db, uid), since_hour, first, last)
+            return last_batch(db), UsagePage(*found)
 
         return self._run(read)
 
@@ -172,6 +195,12 @@ class SqliteUsageStore:
             db.close()
             raise
         return db
+
+
+def _id(db: sqlite3.Connection, uid: str) -> int:
+    """Of a stream; 0, which none has, where nothing of it has been stored yet."""
+    found = db.execute("SELECT id FROM streams WHERE uid = ?", (uid,)).fetchone()
+    return found[0] if found else 0
 
 
 class _transaction:

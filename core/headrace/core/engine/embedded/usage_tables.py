@@ -14,7 +14,7 @@ next opened.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -25,6 +25,7 @@ from headrace.core.model.usage import (
     SEEN,
     ConsumerCounts,
     Counts,
+    Part,
     StreamCounts,
     StreamIdentity,
 )
@@ -35,6 +36,9 @@ SHARD_HOURS_KEPT = 90 * 24  # of shards and consumers: a stream can have thousan
 FORMAT = "1"
 _SQL_TYPES = {int: "INTEGER NOT NULL DEFAULT 0", float: "REAL NOT NULL DEFAULT 0"}
 _TEXT = "TEXT NOT NULL DEFAULT ''"
+_HOURS = (
+    "WITH RECURSIVE hours(hour) AS (SELECT ? UNION ALL SELECT hour + 1 FROM hours WHERE hour < ?)"
+)
 
 
 class HourTable:
@@ -53,7 +57,25 @@ class HourTable:
             f"INSERT INTO {name} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))}) "
             f"ON CONFLICT DO UPDATE SET {', '.join(map(_joined, self._columns))}"
         )
-        self._select = f"SELECT {', '.join(columns[1:])} FROM {name} WHERE stream = ? AND hour >= ?"
+        self._since = f"FROM {name} WHERE stream = ? AND hour >= ?"
+        self._read = f"SELECT {', '.join(columns[1:])} {self._since} ORDER BY hour"
+        self._summed = [column for column in self._columns if column not in LATEST]
+        self._latest = [column for column in self._columns if column in LATEST]
+        sums = ", ".join(f"{'max' if c in MAXED else 'sum'}({c})" for c in self._summed)
+        self._total = f"SELECT {sums}, count(*) {self._since}"
+        self._last_seen = (
+            f"SELECT {', '.join(self._latest)} {self._since} AND {SEEN} != '' "
+            "ORDER BY hour DESC LIMIT 1"
+        )
+        # by hour, then by key, as the rows lie: few keys of a large table are found at once
+        some = (
+            f"FROM hours CROSS JOIN {name} USING (hour) "
+            f"WHERE {name}.stream = ? AND {self._keys[-1]} BETWEEN ? AND ?"
+        )
+        self._read_some = f"{_HOURS} SELECT {', '.join(columns[1:])} {some}"
+        self._total_some = (
+            f"{_HOURS} SELECT {self._keys[-1]}, {sums} {some} GROUP BY {self._keys[-1]}"
+        )
 
     def make(self, db: sqlite3.Connection) -> None:
         """Create the table, or give it the columns it lacks."""
@@ -76,13 +98,44 @@ class HourTable:
             self._upsert, ((*keys, *msgspec.structs.astuple(counts)) for keys, counts in rows)
         )
 
+    def total(self, db: sqlite3.Connection, stream: int, since_hour: int) -> msgspec.Struct | None:
+        """A stream's hours from one on, added up; None when there are none."""
+        *sums, rows = db.execute(self._total, (stream, since_hour)).fetchone()
+        if not rows:
+            return None
+        total = dict(zip(self._summed, sums, strict=True))
+        if self._latest:
+            seen = db.execute(self._last_seen, (stream, since_hour)).fetchone()
+            total |= zip(self._latest, seen or (), strict=False)
+        return self._kind(**total)
+
     def read(
         self, db: sqlite3.Connection, stream: int, since_hour: int
-    ) -> Iterable[tuple[Any, Any]]:
-        """(hour or (hour, key), counts) of a stream from an hour on."""
-        width = len(self._keys) - 1
-        for row in db.execute(self._select, (stream, since_hour)):
-            yield row[:width] if width > 1 else row[0], self._kind(*row[width:])
+    ) -> Iterator[tuple[int, Any]]:
+        """(hour, counts) of a stream from an hour on, of a table without a further key."""
+        for hour, *counts in db.execute(self._read, (stream, since_hour)):
+            yield hour, self._kind(*counts)
+
+    def keys(self, db: sqlite3.Connection, stream: int, since_hour: int) -> tuple[list[Any], int]:
+        """The further keys that a stream has rows of, in order, and the first hour it has any."""
+        key = self._keys[-1]
+        found = db.execute(
+            f"SELECT DISTINCT {key} {self._since} ORDER BY {key}", (stream, since_hour)
+        ).fetchall()
+        (first,) = db.execute(f"SELECT min(hour) {self._since}", (stream, since_hour)).fetchone()
+        return [key for (key,) in found], first or since_hour
+
+    def page(
+        self, db: sqlite3.Connection, stream: int, since_hour: int, first: object, last: object
+    ) -> tuple[dict[Any, Any], dict[tuple[int, Any], Any]]:
+        """Of the keys from `first` to `last`: total by key, and counts by hour and key."""
+        extent = f"SELECT min(hour), (SELECT max(hour) {self._since}) {self._since}"
+        hours = db.execute(extent, (stream, since_hour) * 2).fetchone()
+        where = (*hours, stream, first, last)
+        rows = db.execute(self._total_some, where)
+        totals = {key: self._kind(*sums) for key, *sums in rows}  # none of LATEST here
+        found = db.execute(self._read_some, where)
+        return totals, {(hour, key): self._kind(*counts) for hour, key, *counts in found}
 
     def prune(self, db: sqlite3.Connection, streams: Iterable[int], hour: int) -> None:
         """Forget what at that hour is too old to be kept."""
@@ -103,6 +156,7 @@ STREAMS = HourTable("stream_hours", StreamCounts, None, STREAM_HOURS_KEPT)
 SHARDS = HourTable("shard_hours", Counts, "shard INTEGER", SHARD_HOURS_KEPT)
 CONSUMERS = HourTable("consumer_hours", ConsumerCounts, "consumer TEXT", SHARD_HOURS_KEPT)
 TABLES = (STREAMS, SHARDS, CONSUMERS)
+PARTS: dict[Part, HourTable] = {"shards": SHARDS, "consumers": CONSUMERS}
 
 
 def make_tables(db: sqlite3.Connection) -> str:
