@@ -8,7 +8,7 @@ a distributed one (the Kafka protocol) implements the same two. Nothing above ma
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -161,6 +161,10 @@ class ControlLog(Protocol):
     @property
     def state(self) -> Any:
         """The state all commands so far have led to. Read it; never change it."""
+
+    @property
+    def watchers(self) -> list[Callable[[Any], None]]:
+        """Told of every command that has changed the state, just after it has."""
 
     async def submit(self, command: Any) -> Any:
         """Make a command durable, apply it, return its result.

@@ -70,7 +70,8 @@ class Catalog:
         self._waiting: dict[str, tuple[StreamState, StorageFull]] = {}  # for room to be opened in
         self._opening_again = asyncio.Lock()
         self.on_removal: list[Callable[[str], None]] = []  # told the uid of a stream that is gone
-        self.before_removal: list[Callable[[], None]] = []  # of any stream
+        self.before_removal: list[Callable[[StreamState], None]] = []
+        self.on_trim: list[Callable[[str], None]] = []  # told the uid of a stream with less stored
 
     @property
     def state(self) -> ControlState:
@@ -140,7 +141,7 @@ class Catalog:
     async def remove(self, stream: StreamState, *, with_leases: bool = True) -> None:
         """Delete the log, then forget the stream, and the leases on it."""
         for look in self.before_removal:
-            look()
+            look(stream)
         if self._waiting.pop(stream.uid, None) is not None:
             async with self._opening_again:
                 pass  # it is not being opened any more
@@ -275,10 +276,11 @@ class Catalog:
                         )
                     )
 
-    @staticmethod
-    async def _expire_in(opened: OpenStream, horizon_ms: int) -> list[int]:
+    async def _expire_in(self, opened: OpenStream, horizon_ms: int) -> list[int]:
         """Trim a log; returns the shards that have nothing left."""
-        await opened.log.trim(horizon_ms)
+        if await opened.log.trim(horizon_ms):
+            for tell in self.on_trim:
+                tell(opened.stream.uid)
         return [
             shard.number
             for shard in tuple(opened.stream.shards)

@@ -1,9 +1,9 @@
 """Metering: takes what `usage` has counted, keeps it by the hour, and knows the peaks.
 
 A tick every ten seconds (every five minutes while nothing happens, and at every full hour) takes
-the counts away and adds what can only be looked at: shards, consumers, stored bytes. Then
-`usage_keeper` has them stored. Counts that a crash takes are those since the last tick; no promise
-of delivery rests on them.
+the counts away and adds what can only be looked at (`stream_watch`): shards, consumers, stored
+bytes. Then `usage_keeper` has them stored. Counts that a crash takes are those since the last tick;
+no promise of delivery rests on them.
 
 Whatever falls between two ticks belongs to one hour, so there is one at each hour's end. Minutes,
 of which the busiest counts as peak, are measured by the monotonic clock.
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from headrace.core.control.stream_state import StreamState
+from headrace.core.control.streams import StreamCommandBase
 from headrace.core.engine.seam import UsageStore
 from headrace.core.model.usage import (
     HOUR_MS,
@@ -25,10 +26,14 @@ from headrace.core.model.usage import (
     StreamIdentity,
     merge,
 )
+from headrace.core.service.caller import LocalCaller
 from headrace.core.service.catalog import Catalog
 from headrace.core.service.peaks import PEAK_HOURS, Minute, PeakWindow, total
+from headrace.core.service.stream_watch import StreamWatch
 from headrace.core.service.usage import Taken, Usage, identity_of
 from headrace.core.service.usage_keeper import UsageKeeper
+
+LOOKS_AT_ONCE = 100  # at streams: a millisecond
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +67,6 @@ class Metering:
         self._is_woken = False
         self._rest: asyncio.Timeout | None = None  # sleep that ends when something is counted
         self._peaks: dict[str, PeakWindow] = {}
-        self._since_hours: dict[str, int] = {}  # by stream uid: the first hour of which is known
         self.peaks_known = asyncio.Event()
         """Set once the peaks from before this start are known."""
         self.rates: dict[str, dict[int, Peak]] = {}
@@ -70,7 +74,10 @@ class Metering:
         self.on_minute: Callable[[], None] | None = None
         """Called when `rates` are new, and when there is nothing new for a while."""
         usage.on_first = self._wake
-        catalog.before_removal.append(self.tick)  # what a stream was up to its end
+        self._watch = StreamWatch(catalog, self._ticked_ms)
+        catalog.before_removal.append(self._see_off)
+        catalog.on_trim.append(self._watch.note)
+        catalog.engine.control.watchers.append(self._note_change)
 
     # -- ticking -------------------------------------------------------------------------------
 
@@ -80,6 +87,7 @@ class Metering:
             await self._clock.sleep_ms(self._options.flush_ms)
             self.tick()
         self.tick()
+        await self._look_at_quiet_ones()
         if not self._usage.is_empty:
             self._is_woken = True
         while True:
@@ -90,6 +98,10 @@ class Metering:
             else:
                 await self._sleep_or_wake(min(self._options.idle_ms, self._to_hour_ms()))
             self.tick()
+            await self._look_at_quiet_ones()
+            if self._minute_ms is None and self.on_minute is not None:
+                self.rates = {}
+                self.on_minute()
             self.keeper.begin_flush()
 
     def _to_hour_ms(self) -> int:
@@ -130,15 +142,37 @@ class Metering:
         taken = self._usage.take()
         self._minute.add(taken.shards)
         self._keep(hour, taken)
-        self._look(hour, elapsed_ms, wall_ms)
+        for uid in taken.identities:
+            self._watch.note(uid)
+        self._watch.tick(now_ms, wall_ms, hour, self.keeper.pending)
+        for uid in taken.identities:
+            self._watch.note(uid)  # the last mark in its log may come a moment later
         if self._minute_ms is None and taken.identities:
             self._minute_ms = now_ms
         if self._minute_ms is not None and now_ms - self._minute_ms >= self._options.minute_ms:
             self._end_minute(hour, now_ms)
-        elif self._minute_ms is None and self.on_minute is not None:
-            self.rates = {}
-            self.on_minute()
         self._is_woken = False
+
+    def look_at(self, uids: Iterable[str]) -> None:
+        """Count until now what these streams are, whatever happened to them."""
+        self.tick()
+        self._watch.look_at(uids, self.keeper.pending)
+
+    async def _look_at_quiet_ones(self) -> None:
+        """At streams that nobody looked at for a while, a few at a time."""
+        while uids := self._watch.not_seen_for(self._options.idle_ms, LOOKS_AT_ONCE):
+            self._watch.look_at(uids, self.keeper.pending)
+            await asyncio.sleep(0)
+
+    def _see_off(self, stream: StreamState) -> None:
+        """Count what a stream was up to its end."""
+        self.look_at([stream.uid])
+
+    def _note_change(self, command: object) -> None:
+        if isinstance(command, StreamCommandBase):
+            stream = self._catalog.state.streams.streams.get(command.key)
+            if stream is not None:
+                self._watch.note(stream.uid)
 
     def _keep(self, hour: int, taken: Taken) -> None:
         pending = self.keeper.pending
@@ -152,29 +186,6 @@ class Metering:
             found = pending.consumers.setdefault((hour, uid, consumer), sent)
             if found is not sent:
                 merge(found, sent)
-
-    def _look(self, hour: int, elapsed_ms: int, wall_ms: int) -> None:
-        """At all streams: what they are, and for how long."""
-        for stream in self._catalog.state.streams.streams.values():
-            if stream.status == "CREATING":
-                continue
-            opened = self._catalog.opened_by_uid(stream.uid)
-            if opened is None:
-                continue
-            shards, consumers = len(opened.routing.shards), len(stream.consumers)
-            lived_ms = max(min(elapsed_ms, wall_ms - stream.created_ms), 0)
-            self.keeper.pending.identities[stream.uid] = identity_of(stream)
-            self._since_hours.setdefault(stream.uid, hour)
-            seen = StreamCounts(
-                shard_seconds=shards * lived_ms / 1000,
-                consumer_shard_seconds=shards * consumers * lived_ms / 1000,
-                shards=shards,
-                consumers=consumers,
-                stored_bytes=opened.log.stored_bytes,
-                retention_hours=stream.retention_hours,
-                mode=stream.mode,
-            )
-            merge(self.keeper.pending.streams.setdefault((hour, stream.uid), StreamCounts()), seen)
 
     def _end_minute(self, hour: int, now_ms: int) -> None:
         assert self._minute_ms is not None
@@ -207,7 +218,7 @@ class Metering:
         if not self.peaks_known.is_set():
             return 0
         hour = self._hour()
-        return hour - self._since_hours.get(stream.uid, hour)
+        return hour - self._watch.since_hours.get(stream.uid, hour)
 
     async def shard_peaks(self, stream: StreamState) -> dict[int, Peak]:
         """The busiest minute of each of its shards in the last 30 days.
@@ -226,7 +237,8 @@ class Metering:
         if stored is None:
             return False
         for uid, known in stored.items():
-            self._since_hours[uid] = min(known[0][0], self._since_hours.get(uid, known[0][0]))
+            since = self._watch.since_hours
+            since[uid] = min(known[0][0], since.get(uid, known[0][0]))
             window = PeakWindow(known)
             if uid in self._peaks:
                 window.add(self._hour(), self._peaks[uid].at(self._hour()))
@@ -238,7 +250,7 @@ class Metering:
     def _forget_peaks(self) -> None:
         """Of streams that are gone."""
         there = {stream.uid for stream in self._catalog.state.streams.streams.values()}
-        for known in (self._peaks, self._since_hours):
+        for known in (self._peaks, self._watch.since_hours):
             for uid in known.keys() - there:
                 del known[uid]
 
@@ -249,10 +261,10 @@ class Metering:
         those that had it. Raises StorageError."""
         self.tick()
         known = await self.keeper.identities(account, region, name)
+        for stream in self._catalog.streams_of(LocalCaller(account, region)):
+            if name in (None, stream.name) and self._watch.can_see(stream):
+                known[stream.uid] = identity_of(stream)
         return list(known.values())
-
-    def look_at(self, uids: Iterable[str]) -> None:
-        self.tick()
 
     async def close(self) -> None:
         """Store what has been counted. Nothing may be counted after it; again does nothing."""
@@ -260,8 +272,11 @@ class Metering:
             return
         self._is_closed = True
         self.tick()
+        self._watch.look_at_all(self.keeper.pending)
         self._usage.on_first = None
-        self._catalog.before_removal.remove(self.tick)
+        self._catalog.before_removal.remove(self._see_off)
+        self._catalog.on_trim.remove(self._watch.note)
+        self._catalog.engine.control.watchers.remove(self._note_change)
         await self.keeper.close()
 
 

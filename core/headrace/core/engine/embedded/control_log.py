@@ -62,6 +62,7 @@ class SqliteControlLog(Generic[S, C]):
         """Open the database and replay it. Raises StorageError: UnknownFormatVersion for a newer
         one's, StorageFull where there is no room to make it, StorageLocked where it is in use."""
         self._apply = apply
+        self.watchers: list[Callable[[C], None]] = []
         self._on_fatal = on_fatal
         self._state_type = state_type
         self._decoder: msgspec.msgpack.Decoder[C] = msgspec.msgpack.Decoder(command_type)
@@ -195,6 +196,8 @@ class SqliteControlLog(Generic[S, C]):
             if not future.done():
                 future.set_exception(InternalFailure("The command could not be applied."))
         else:
+            for tell in self.watchers:
+                tell(command)
             if not future.done():
                 future.set_result(result)
 
