@@ -13,6 +13,7 @@ from headrace.core.testing.server_process import ServerProcess
 from headrace.core.wire.cors import Cors, check_origin
 
 ELSEWHERE = "https://example.com"
+MANAGEMENT = ["/healthz", "/usage", "/nothing"]
 PREFLIGHT = {
     "Access-Control-Request-Method": "POST",
     "Access-Control-Request-Headers": "x-amz-target,authorization",
@@ -62,6 +63,33 @@ def test_with_keys_a_get_is_answered_for_any_host(with_keys: Raw) -> None:
     assert with_keys.send("GET", "/healthz", None, headers).status == 200
 
 
+@pytest.mark.parametrize("path", MANAGEMENT)
+def test_a_page_reads_what_is_beside_the_api_too(with_keys: Raw, path: str) -> None:
+    """Also why it is refused: /usage wants a signature, there is no /nothing."""
+    reply = with_keys.send("GET", path, None, {"Origin": ELSEWHERE})
+    assert reply.status == {"/healthz": 200, "/usage": 400, "/nothing": 403}[path]
+    assert reply.headers["access-control-allow-origin"] == "*"
+    assert "x-amzn-requestid" in reply.headers["access-control-expose-headers"].lower()
+    asked = {
+        "Access-Control-Request-Method": "GET",
+        "Access-Control-Request-Headers": "authorization,x-amz-date",
+    }
+    reply = with_keys.send("OPTIONS", path, None, {"Origin": ELSEWHERE, **asked})
+    assert (reply.status, reply.body) == (200, b"")
+    assert reply.headers["access-control-allow-origin"] == "*"
+    assert reply.headers["access-control-allow-methods"] == "GET"
+    assert reply.headers["access-control-allow-headers"] == "authorization,x-amz-date"
+    assert reply.headers["access-control-max-age"] == "172800"
+
+
+def test_programs_get_no_headers_for_pages(with_keys: Raw) -> None:
+    for path in MANAGEMENT:
+        reply = with_keys.send("GET", path)
+        assert not [name for name in reply.headers if name.startswith("access-control")]
+    # without an origin it is no preflight, but a method that there is not
+    assert with_keys.send("OPTIONS", "/usage").status == 403
+
+
 # Without keys: this machine's pages
 
 
@@ -75,10 +103,14 @@ def test_a_page_of_this_machine(raw: Raw, origin: str) -> None:
         raw.send("GET", "/healthz", None, {"Origin": origin}),
     ):
         assert reply.status == 200
-    reply = raw.call("ListStreams", {}, headers={"Origin": origin})
-    assert reply.headers["access-control-allow-origin"] == origin
-    assert reply.headers["vary"] == "Origin"
-    assert "x-amzn-requestid" in reply.headers["access-control-expose-headers"].lower()
+    for reply in (
+        raw.call("ListStreams", {}, headers={"Origin": origin}),
+        raw.send("GET", "/healthz", None, {"Origin": origin}),
+        raw.send("GET", "/usage", None, {"Origin": origin}),
+    ):
+        assert reply.headers["access-control-allow-origin"] == origin
+        assert reply.headers["vary"] == "Origin"
+        assert "x-amzn-requestid" in reply.headers["access-control-expose-headers"].lower()
 
 
 @pytest.mark.parametrize(
@@ -93,6 +125,8 @@ def test_a_page_elsewhere_is_refused_and_nothing_done(
     for reply in (
         raw.send("OPTIONS", "/", None, {"Origin": origin, **PREFLIGHT}),
         raw.call("PutRecord", put, headers={"Origin": origin}),
+        raw.send("OPTIONS", "/usage", None, {"Origin": origin, **PREFLIGHT}),
+        raw.send("GET", "/usage", None, {"Origin": origin}),
         raw.send("GET", "/healthz", None, {"Origin": origin}),
     ):
         assert reply.status == 403
@@ -157,6 +191,10 @@ def test_a_named_origin_and_no_other(tmp_path: Path) -> None:
         reply = raw.call("ListStreams", {}, headers={"Origin": "https://app.example.com"})
         assert reply.headers["access-control-allow-origin"] == "https://app.example.com"
         assert raw.call("ListStreams", {}, headers={"Origin": ELSEWHERE}).status == 403
+        for path in ("/healthz", "/usage"):
+            reply = raw.send("GET", path, None, {"Origin": "https://app.example.com"})
+            assert reply.status == 200
+            assert reply.headers["access-control-allow-origin"] == "https://app.example.com"
         assert raw.send("GET", "/healthz", None, {"Host": "app.example.com"}).status == 200
         assert boto3_client(server.endpoint).list_streams()["StreamNames"] == []
 

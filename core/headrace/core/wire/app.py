@@ -76,30 +76,34 @@ class KinesisApp:
         if kind == "lifespan":
             await _lifespan(receive, send)
             return
-        if kind == "http" and scope["path"] == "/":
-            if scope["method"] == "POST":
+        if kind == "http":
+            if scope["path"] == "/" and scope["method"] == "POST":
                 await self._kinesis(scope, receive, send)
                 return
             if scope["method"] == "OPTIONS" and any(k == b"origin" for k, _ in scope["headers"]):
                 await self._preflight(scope, send)
                 return
-        if kind == "http" and (refusal := self._refusal(scope)):
-            await self._refuse(refusal, send)
-            return
+            if refusal := self._refusal(scope):
+                await self._refuse(refusal, send)
+                return
         if self._management is None:
             # in a thread: it is most of a second of importing, and others go on meanwhile
             self._management = await asyncio.to_thread(self._make_management)
 
-        async def send_with_id(message: MutableMapping[str, Any]) -> None:
+        origin = dict(scope["headers"]).get(b"origin")
+        cors = None if origin is None else self._cors.headers(origin)
+
+        async def send_with_headers(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [
                     *message["headers"],
                     (b"x-amzn-requestid", self._request_id()),
                     (b"x-amz-id-2", _EXTENDED_ID),
+                    *(cors or ()),
                 ]
             await send(message)
 
-        await self._management(scope, receive, send_with_id)
+        await self._management(scope, receive, send_with_headers)
 
     def _refusal(self, scope: Scope) -> str | None:
         """Why a browser is refused what the management application has; None: it is not."""
