@@ -291,31 +291,27 @@ def test_what_is_damaged_is_set_aside_and_a_new_file_begun(tmp_path: Path) -> No
     store.close()
 
 
-def test_a_newer_file_is_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "usage.sqlite"
+def changed_meanwhile(path: Path, statement: str) -> SqliteUsageStore:
+    """A store with a batch, closed, changed by an SQL statement, and opened again."""
     store = SqliteUsageStore(path)
     store.add(batch(1))
     store.close()
-    db = sqlite3.connect(path)
-    db.execute("UPDATE meta SET value = '2' WHERE key = 'format'")
-    db.commit()
-    db.close()
-    store = SqliteUsageStore(path)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(statement)
+    return SqliteUsageStore(path)
+
+
+def test_a_newer_file_is_left_alone(tmp_path: Path) -> None:
+    newer = "UPDATE meta SET value = '2' WHERE key = 'format'"
+    store = changed_meanwhile(tmp_path / "usage.sqlite", newer)
     for _ in range(2):
         with pytest.raises(StorageError, match="newer Headrace"):
             store.add(batch(2))
 
 
 def test_a_count_that_came_later_becomes_a_column(tmp_path: Path) -> None:
-    path = tmp_path / "usage.sqlite"
-    store = SqliteUsageStore(path)
-    store.add(batch(1))
-    store.close()
-    db = sqlite3.connect(path)
-    db.execute("ALTER TABLE shard_hours DROP COLUMN kib_in")
-    db.commit()
-    db.close()
-    store = SqliteUsageStore(path)
+    older = "ALTER TABLE shard_hours DROP COLUMN kib_in"
+    store = changed_meanwhile(tmp_path / "usage.sqlite", older)
     store.add(batch(2))
     _, page = store.page("shards", "u1", 0, 0, 0)
     assert page.hours == {(1000, 0): Counts(records_in=2, peak_bytes_per_s=2)}
