@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
@@ -28,6 +29,7 @@ from headrace.core.model.usage import (
     UsageBatch,
 )
 from headrace.core.part import StreamTarget
+from headrace.core.service.peaks import PEAK_HOURS, PeakWindow
 from headrace.core.testing.faulty_usage_store import FaultyUsageStore
 from headrace.core.testing.manual_clock import ManualClock
 
@@ -332,4 +334,26 @@ def test_old_hours_go_and_their_stream_with_the_last_of_them(tmp_path: Path) -> 
     assert store.stream_peaks(0) == {"u1": [(1001, Peak(2))]}
     store.prune(1002 + STREAM_HOURS_KEPT)
     assert store.identities("1", "r", None) == []
+    store.close()
+
+
+def test_of_the_peaks_those_are_read_that_no_later_one_reaches(tmp_path: Path) -> None:
+    seed = random.randrange(1 << 30)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    store = SqliteUsageStore(tmp_path / "usage.sqlite")
+    counts = {
+        (hour, "u1"): StreamCounts(
+            peak_bytes_per_s=chance.randrange(50), peak_records_per_s=chance.randrange(50)
+        )
+        for hour in range(1000, 1500)
+    }
+    store.add(UsageBatch(1, {"u1": ONE}, counts))
+    every = [(h, Peak(c.peak_bytes_per_s, c.peak_records_per_s)) for (h, _), c in counts.items()]
+    known = store.stream_peaks(1000)["u1"]
+    assert known[0] == every[0]
+    assert len(known) < 50  # of 500
+    read, all_read = PeakWindow(known), PeakWindow(every)
+    for hour in range(1499, 1500 + PEAK_HOURS):
+        assert read.at(hour) == all_read.at(hour)
     store.close()

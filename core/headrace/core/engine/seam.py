@@ -213,7 +213,11 @@ class UsageStore(Protocol):
         """Those from `first` to `last`, from an hour on."""
 
     def stream_peaks(self, since_hour: int) -> dict[str, list[tuple[int, Peak]]]:
-        """By stream uid: (hour, its busiest minute), in the order of the hours."""
+        """By stream uid: (hour, its busiest minute), in the order of the hours.
+
+        Of the first hour there is, and of those whose peak no later one reaches: a window over
+        the last hours needs no others.
+        """
 
     def shard_peaks(self, uid: str, since_hour: int) -> dict[int, Peak]:
         """The busiest minute since then of each of a stream's shards."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -122,14 +122,17 @@ class SqliteUsageStore:
 
     def stream_peaks(self, since_hour: int) -> dict[str, list[tuple[int, Peak]]]:
         def read(db: sqlite3.Connection) -> dict[str, list[tuple[int, Peak]]]:
-            found: dict[str, list[tuple[int, Peak]]] = {}
-            for uid, hour, size, records in db.execute(
-                "SELECT uid, hour, peak_bytes_per_s, peak_records_per_s FROM stream_hours "
-                "JOIN streams ON id = stream WHERE hour >= ? ORDER BY hour",
-                (since_hour,),
-            ):
-                found.setdefault(uid, []).append((hour, Peak(size, records)))
-            return found
+            known: dict[str, list[tuple[int, Peak]]] = {}
+            for uid, stream in db.execute("SELECT uid, id FROM streams").fetchall():
+                rows = db.execute(
+                    "SELECT hour, peak_bytes_per_s, peak_records_per_s FROM stream_hours "
+                    "WHERE stream = ? AND hour >= ? ORDER BY hour DESC",
+                    (stream, since_hour),
+                )
+                found = _unexceeded(rows)
+                if found:
+                    known[uid] = found
+            return known
 
         return self._run(read)
 
@@ -195,6 +198,20 @@ class SqliteUsageStore:
             db.close()
             raise
         return db
+
+
+def _unexceeded(rows: Iterable[tuple[int, int, int]]) -> list[tuple[int, Peak]]:
+    """Of hours' peaks (hour, bytes, records), the last first: those that no later one reaches, and
+    the first hour's; in the order of the hours."""
+    found: list[tuple[int, Peak]] = []
+    most_bytes = most_records = hour = -1
+    for hour, size, records in rows:
+        if size > most_bytes or records > most_records:
+            found.append((hour, Peak(size, records)))
+            most_bytes, most_records = max(most_bytes, size), max(most_records, records)
+    if found and found[-1][0] != hour:
+        found.append((hour, Peak(size, records)))
+    return found[::-1]
 
 
 def _id(db: sqlite3.Connection, uid: str) -> int:
