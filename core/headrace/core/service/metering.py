@@ -26,7 +26,6 @@ from headrace.core.model.usage import (
     StreamIdentity,
     merge,
 )
-from headrace.core.service.caller import LocalCaller
 from headrace.core.service.catalog import Catalog
 from headrace.core.service.peaks import PEAK_HOURS, Minute, PeakWindow, total
 from headrace.core.service.stream_watch import StreamWatch
@@ -261,8 +260,13 @@ class Metering:
         those that had it. Raises StorageError."""
         self.tick()
         known = await self.keeper.identities(account, region, name)
-        for stream in self._catalog.streams_of(LocalCaller(account, region)):
-            if name in (None, stream.name) and self._watch.can_see(stream):
+        for stream in self._catalog.state.streams.streams.values():
+            if (
+                stream.uid not in known
+                and (stream.account, stream.region) == (account, region)
+                and name in (None, stream.name)
+                and self._watch.can_see(stream)
+            ):
                 known[stream.uid] = identity_of(stream)
         return list(known.values())
 
