@@ -65,7 +65,7 @@ async def read_once(client: StreamClient, max_records: int, at_least: int) -> li
     )
     running = asyncio.create_task(consumer.run())
     if at_least:
-        await asyncio.wait_for(enough.wait(), 10)
+        await asyncio.wait_for(enough.wait(), 30)
     else:
         await asyncio.sleep(0.3)
     await consumer.stop()
@@ -118,7 +118,7 @@ async def test_an_iterator_expires_while_the_work_takes_its_time(tmp_path: Path)
         leases = StreamLeases(client, "app", "s", "w")
         consumer = Consumer(client, leases, stream="s", worker="w", work=work)
         running = asyncio.create_task(consumer.run())
-        await asyncio.wait_for(done.wait(), 10)
+        await asyncio.wait_for(done.wait(), 30)
         await consumer.stop()
         await running
         assert found == list(range(10))

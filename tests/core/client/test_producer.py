@@ -30,9 +30,12 @@ from headrace.core.testing.faulty_proxy import (
     HANG,
     RESET,
     THROTTLE_SOME,
+    Call,
     Delay,
     Fault,
     FaultyProxy,
+    Reply,
+    Upstream,
 )
 from headrace.core.testing.server_process import ServerProcess
 
@@ -176,19 +179,28 @@ async def test_only_what_was_refused_goes_again(
 async def test_one_request_of_a_producer_is_under_way_at_a_time(
     proxy: FaultyProxy, direct: StreamClient, stream: str
 ) -> None:
-    proxy.plan(Delay(before_ms=150), 1)
-    async with through(proxy.endpoint) as client:
+    held, let_go = asyncio.Event(), asyncio.Event()
+
+    async def hold(call: Call, upstream: Upstream) -> Reply | None:
+        held.set()
+        await let_go.wait()
+        return await upstream(call)
+
+    proxy.plan(hold, 1)
+    async with through(proxy.endpoint, timeout_ms=60_000) as client:
         producer = Producer(client, stream)
         first = asyncio.create_task(producer.put_batch(numbered(1), producer_id="a", sequences=[0]))
-        await asyncio.sleep(0.05)
+        await held.wait()
         second = asyncio.create_task(
             producer.put_batch(numbered(1, 1), producer_id="a", sequences=[1])
         )
         other = asyncio.create_task(
             producer.put_batch(numbered(1, 2), producer_id="b", sequences=[0])
         )
-        done, _ = await asyncio.wait({first, second, other}, return_when=asyncio.FIRST_COMPLETED)
+        tasks = {first, second, other}
+        done, _ = await asyncio.wait(tasks, timeout=20, return_when=asyncio.FIRST_COMPLETED)
         assert done == {other}  # other producers do not wait
+        let_go.set()
         await asyncio.gather(first, second)
     assert numbers(await read_all(direct, stream)) == [0, 1, 2]
 

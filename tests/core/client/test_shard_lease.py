@@ -100,7 +100,7 @@ async def test_an_empty_batch_when_nothing_comes_in_time(direct: StreamClient, s
     reading = asyncio.create_task(lease.read(wait_ms=20_000))
     await asyncio.sleep(0.02)
     await put(direct, stream, 0, 1)
-    found = await asyncio.wait_for(reading, 5)
+    found = await asyncio.wait_for(reading, 10)  # not after 20 s
     assert found is not None and len(found.records) == 1
 
 
@@ -115,7 +115,7 @@ async def test_stopping_ends_a_read_that_waits_or_hangs(
             reading = asyncio.create_task(lease.read())
             await asyncio.sleep(0.03)
             lease.stopping.set()
-            assert await asyncio.wait_for(reading, 2) is None
+            assert await asyncio.wait_for(reading, 20) is None
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -348,7 +348,7 @@ async def test_a_save_that_cannot_get_through_ends_when_the_lease_is_lost(
         assert not saving.done()
         lease.lost.set()
         with pytest.raises(LeaseLost):
-            await asyncio.wait_for(saving, 5)
+            await asyncio.wait_for(saving, 20)
 
 
 async def test_a_stream_on_its_way_out_is_no_shard_at_its_end(tmp_path: Path) -> None:
