@@ -15,6 +15,7 @@ from headrace.core.errors import HeadraceError
 from headrace.core.part import PartContext
 from headrace.core.stream_part import StreamPart, ensure_declared
 from headrace.core.stream_section import StreamSection, StreamSpec
+from headrace.core.testing.ports import free_port
 
 
 def spec(**fields: Any) -> StreamSpec:
@@ -59,12 +60,6 @@ async def test_changes_shard_count_and_mode(client: StreamClient) -> None:
     found = await summary(client, "web")
     assert found["StreamModeDetails"] == {"StreamMode": "PROVISIONED"}
     assert found["OpenShardCount"] == 2
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
 
 
 def make_part(folder: Path, **fields: Any) -> StreamPart:

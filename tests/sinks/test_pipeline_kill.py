@@ -9,7 +9,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -23,6 +22,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from headrace.core.testing.ports import free_port
 from sinks_support import Bucket
 
 pytestmark = pytest.mark.crash
@@ -124,9 +124,7 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> Target:
 
 
 def write_pipeline(folder: Path, target: Target) -> Path:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     (folder / "handler.py").write_text(textwrap.dedent(HANDLER))
     (folder / "logs").mkdir()
     buffer = {"size": "256KiB", "interval": "700ms"}
@@ -197,7 +195,8 @@ def test_every_part_is_killed_in_turn_and_the_reckoning_is_even(
                 time.sleep(rng.uniform(0.2, 0.9))
                 deadline = time.monotonic() + 60
                 killed[part] = wait_until_running(tmp_path, part, deadline, killed.get(part))
-                os.kill(killed[part], signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+                    os.kill(killed[part], signal.SIGKILL)
                 kills += 1
         writer.stopping.set()
         writer.join()
