@@ -23,7 +23,7 @@ from api_support import (
     shards_of,
 )
 from headrace.core.client import StreamClient
-from headrace.core.errors import ExpiredNextToken, ResourceNotFound
+from headrace.core.errors import ResourceNotFound
 from headrace.core.model.records import PutEntry
 from headrace.core.part import StreamTarget
 from headrace.core.testing.manual_clock import ManualClock
@@ -99,23 +99,6 @@ def token_of(value: object) -> str:
 def test_what_is_no_token(kinesis: Any, token: str) -> None:
     with refused("InvalidArgumentException", "Invalid NextToken."):
         kinesis.list_shards(NextToken=token)
-
-
-async def test_a_token_expires_after_300_seconds(tmp_path: Path) -> None:
-    clock = ManualClock()
-    async with (
-        server_here(tmp_path / "s", clock) as server,
-        StreamClient(StreamTarget(endpoint=server.endpoint)) as client,
-    ):
-        await client.ensure_stream("s", shards=3)
-        first = await client.call("ListShards", {"StreamName": "s", "MaxResults": 1})
-        token = first["NextToken"]
-        clock.step_wall(300_000)
-        rest = await client.call("ListShards", {"NextToken": token})
-        assert numbers(rest["Shards"]) == [1, 2]
-        clock.step_wall(1)
-        with pytest.raises(ExpiredNextToken):
-            await client.call("ListShards", {"NextToken": token})
 
 
 @pytest.mark.parametrize("kind", ["AFTER_SHARD_ID", "AT_TIMESTAMP", "FROM_TIMESTAMP"])

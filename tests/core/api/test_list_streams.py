@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from api_support import ACCOUNT, Raw, boto3_client, create, refused, reply_is, server_here
-from headrace.core.client import StreamClient
-from headrace.core.errors import ExpiredNextToken
-from headrace.core.part import StreamTarget
-from headrace.core.testing.manual_clock import ManualClock
+from api_support import ACCOUNT, Raw, boto3_client, create, refused, reply_is
 from headrace.core.testing.server_process import ServerProcess
 
 REGION = "ap-south-1"
@@ -110,19 +105,3 @@ def test_a_stream_deleted_between_pages_is_not_missed_over(there: Any) -> None:
 def test_what_is_no_token(there: Any, token: str) -> None:
     with refused("InvalidArgumentException", "Invalid NextToken."):
         there.list_streams(NextToken=token)
-
-
-async def test_a_token_expires_after_300_seconds(tmp_path: Path) -> None:
-    clock = ManualClock()
-    async with (
-        server_here(tmp_path / "s", clock) as server,
-        StreamClient(StreamTarget(endpoint=server.endpoint)) as client,
-    ):
-        for stream in "ab":
-            await client.ensure_stream(stream, shards=1)
-        token = (await client.call("ListStreams", {"Limit": 1}))["NextToken"]
-        await clock.advance(300_000)
-        assert (await client.call("ListStreams", {"NextToken": token}))["StreamNames"] == ["b"]
-        await clock.advance(1)
-        with pytest.raises(ExpiredNextToken, match="more than the tolerated 300000"):
-            await client.call("ListStreams", {"NextToken": token})
