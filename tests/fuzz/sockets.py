@@ -16,7 +16,7 @@ HEAD = (
     b"Authorization: " + SIGNATURE + b"\r\n"
 )
 GOOD = HEAD + b"Content-Length: 2\r\n\r\n{}"
-SOON_S = 3 * PATIENCE_S + 1  # a bound holds once to twice its time; and some for a busy machine
+SOON_S = 3 * PATIENCE_S + 5  # a bound holds once to twice its time; and some for a busy machine
 
 
 @contextlib.contextmanager

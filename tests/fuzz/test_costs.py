@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from fuzz.wire_form import CBOR, JSON, Odd, encode, to_cbor, to_json
 from headrace.core.testing.server_process import ServerProcess
 
 MOST_MB = 150  # of memory for one request, at most 14 MB large
+MOST_SHARE = (
+    0.5  # of the time the first look takes, that others wait; all of it if it holds the loop
+)
 MOST_S = 2.0  # of CPU time for one request; it holds the loop meanwhile
 
 
@@ -78,14 +82,23 @@ def test_no_large_value_anywhere_holds_the_loop(watched: Watched, chance: random
 
 
 def test_the_first_look_at_management_holds_up_nobody(tmp_path: Path) -> None:
-    with ServerProcess(tmp_path / "stream") as server:
-        with Bystander(server.endpoint) as bystander:
+    shares = []
+    for attempt in range(4):  # a busy machine may hold up this test itself
+        with (
+            ServerProcess(tmp_path / f"stream {attempt}") as server,
+            Bystander(server.endpoint) as bystander,
+        ):
             exchange = Exchange(server.endpoint)
+            began = time.monotonic()
             reply = exchange.send(b"GET /healthz HTTP/1.1\r\n\r\n", "GET")
+            took_s = time.monotonic() - began
             assert reply is not None and reply.status == 200
             exchange.close()
-        print(f"waited {bystander.longest_s:.3f} s")
-        assert bystander.longest_s < 0.35
+        print(f"waited {bystander.longest_s:.3f} s of {took_s:.3f} s")
+        shares.append(bystander.longest_s / took_s)
+        if shares[-1] < MOST_SHARE:
+            break
+    assert shares[-1] < MOST_SHARE, shares
 
 
 def test_credentials_leave_nothing_behind(watched: Watched) -> None:

@@ -94,7 +94,8 @@ def test_they_are_closed_when_idle_for_long(impatient: Impatient) -> None:
     with contextlib.ExitStack() as stack:
         connections = [stack.enter_context(dialled(impatient.endpoint)) for _ in range(200)]
         for sock in connections[::2]:
-            sock.sendall(GOOD)
+            with contextlib.suppress(ConnectionError):  # idle for long already, on a slow machine
+                sock.sendall(GOOD)
         for sock in connections:
             heard(sock, IDLE_S * 3 + 5)
     impatient.comes_to_rest()
