@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from headrace.core.client import StreamClient
 from headrace.core.testing.server_process import ServerProcess
@@ -22,6 +23,10 @@ os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
 os.environ.setdefault("AWS_CONFIG_FILE", os.devnull)
 os.environ.setdefault("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
 
+
+# How long an example takes says something of the machine, and nothing of the code.
+settings.register_profile("headrace", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("headrace")
 
 # A run in the background of a script ignores SIGINT, and so would every process a test starts,
 # also those whose end on Ctrl-C is what is tested.

@@ -211,7 +211,7 @@ async def connected(endpoint: str, **options: Any) -> AsyncIterator[Http2Client]
         await client.close()
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 5) -> None:
+async def until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110  # it is somebody else's doing
             await asyncio.sleep(0.01)

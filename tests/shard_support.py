@@ -12,7 +12,7 @@ from headrace.core.testing.manual_clock import ManualClock
 from headrace.triggers.event import EventSource
 from headrace.triggers.runner import ShardRunner, TriggerTools
 from headrace.triggers.testing import MemoryLease
-from triggers_support import content, until
+from triggers_support import until, whole_lines
 
 ARN = "arn:aws:kinesis:us-east-1:123456789012:stream/source"
 
@@ -46,11 +46,11 @@ class Shard:
     @property
     def calls(self) -> list[list[str]]:
         """The data of each invocation so far."""
-        return [json.loads(line)[1] for line in content(self._calls).splitlines()]
+        return [json.loads(line)[1] for line in whole_lines(self._calls)]
 
     @property
     def request_ids(self) -> list[str]:
-        return [json.loads(line)[0] for line in content(self._calls).splitlines()]
+        return [json.loads(line)[0] for line in whole_lines(self._calls)]
 
     @property
     def letters(self) -> list[Path]:

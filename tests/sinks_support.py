@@ -149,6 +149,6 @@ async def assert_exactly(store: ObjectStore, expected: Mapping[str, Sequence[Rec
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait for something another task does; fails after a while."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(0.01)

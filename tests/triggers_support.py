@@ -28,7 +28,7 @@ WriteFunction = Callable[..., Path]
 MakePool = Callable[..., WorkerPool]
 
 
-async def until(condition: Callable[[], object], *, timeout_s: float = 20) -> None:
+async def until(condition: Callable[[], object], *, timeout_s: float = 40) -> None:
     """Wait for something another process or thread does."""
 
     async def is_so() -> object:
@@ -37,7 +37,7 @@ async def until(condition: Callable[[], object], *, timeout_s: float = 20) -> No
     await until_async(is_so, timeout_s=timeout_s)
 
 
-async def until_async(condition: Callable[[], Awaitable[object]], *, timeout_s: float = 20) -> None:
+async def until_async(condition: Callable[[], Awaitable[object]], *, timeout_s: float = 40) -> None:
     """The same for a condition that has to ask."""
     async with asyncio.timeout(timeout_s):
         while not await condition():  # noqa: ASYNC110 - nobody can set an Event from over there
@@ -47,6 +47,11 @@ async def until_async(condition: Callable[[], Awaitable[object]], *, timeout_s: 
 def content(file: Path) -> str:
     """Of a file that may not be there yet."""
     return file.read_text() if file.exists() else ""
+
+
+def whole_lines(file: Path) -> list[str]:
+    """Of a file that another process may be writing a line to."""
+    return content(file).split("\n")[:-1]
 
 
 def exists(pid: int) -> bool:
@@ -184,7 +189,7 @@ class Pipeline:
     @property
     def calls(self) -> list[tuple[str, list[int]]]:
         """Shard and numbers of every invocation that came to its end."""
-        return [tuple(json.loads(line)) for line in content(self.folder / "calls").splitlines()]
+        return [tuple(json.loads(line)) for line in whole_lines(self.folder / "calls")]
 
     @property
     def seen(self) -> list[int]:
@@ -199,7 +204,7 @@ class Pipeline:
             runner.kill()
 
 
-async def until_emitted(client: StreamClient, count: int, *, timeout_s: float = 40) -> None:
+async def until_emitted(client: StreamClient, count: int, *, timeout_s: float = 80) -> None:
     async def is_emitted() -> bool:
         return len(await read_all(client, "out")) >= count
 

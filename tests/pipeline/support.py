@@ -19,7 +19,7 @@ REAL_PARTS = {
     "sinks": "headrace.sinks.part:SinksPart",
 }
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 
 
 def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = TIMEOUT_S) -> None:
@@ -86,7 +86,8 @@ class Journal:
     def entries(self) -> list[tuple[str, int, str]]:
         if not self.path.exists():
             return []
-        lines = [line.split() for line in self.path.read_text().splitlines()]
+        # without the end of a line that is just being written
+        lines = [line.split() for line in self.path.read_text().split("\n")[:-1]]
         return [(words[0], int(words[1]), " ".join(words[2:-1])) for words in lines]
 
     def events(self, event: str) -> list[str]:

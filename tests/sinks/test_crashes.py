@@ -181,8 +181,8 @@ async def test_killed_at_random_a_hundred_times(target: Target) -> None:
 
 
 async def _kill_at_random(target: Target, *, kills: int, records: int) -> None:
-    seed = int(os.environ.get("HEADRACE_TEST_SEED", time.time_ns() % 1_000_000))
-    print(f"seed {seed}")
+    seed = int(os.environ.get("HEADRACE_SEED", time.time_ns() % 1_000_000))
+    print(f"HEADRACE_SEED={seed}")
     chance = random.Random(seed)
     for _ in range(kills):
         worker = await target.start(records=records)

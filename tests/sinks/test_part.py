@@ -150,7 +150,7 @@ async def test_stopping_while_the_store_is_away_takes_bounded_time(
         started = time.monotonic()
         await part.stop()
         await running
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 15  # not DRAIN_MS as it is, 20 s
         fault.times = 0
         again = make_part(sinks, tmp_path, server.target)
         running = asyncio.create_task(again.run())
@@ -164,5 +164,5 @@ async def test_a_part_stopped_before_its_store_answered_ends(tmp_path: Path) -> 
     part = make_part([config(to="s3://bucket/", s3=s3)], tmp_path, StreamTarget())
     running = asyncio.create_task(part.run())
     await until(lambda: part.health().problems)
-    await asyncio.wait_for(part.stop(), 5)
-    await asyncio.wait_for(running, 5)
+    await asyncio.wait_for(part.stop(), 20)
+    await asyncio.wait_for(running, 20)

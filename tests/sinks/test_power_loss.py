@@ -152,7 +152,7 @@ def records(count: int) -> list[Record]:
 async def test_whatever_a_power_cut_leaves_comes_out_even(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seed = int(os.environ.get("HEADRACE_TEST_SEED", time.time_ns() % 1_000_000))
+    seed = int(os.environ.get("HEADRACE_SEED", time.time_ns() % 1_000_000))
     print(f"seed {seed}")
     chance = random.Random(seed)
     shard = ScriptedShard(records(200), batch_records=40)

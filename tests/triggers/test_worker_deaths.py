@@ -70,7 +70,8 @@ class TestDeaths:
         assert isinstance(pid, int)
         os.kill(pid, signal.SIGKILL)
         await until(lambda: not exists(pid))
-        await asyncio.sleep(0.05)  # until asyncio's watcher thread has told the loop
+        # until asyncio's watcher thread has told the loop
+        await until(lambda: not any(worker.is_usable for _, worker in pool._idle))
         assert await call(pool) != pid
 
     @pytest.mark.parametrize(
@@ -96,10 +97,10 @@ class TestDeaths:
         )
         pool = make_pool(path)
         began = time.monotonic()
-        error = await failure(pool, timeout_ms=300)
-        assert error.message == "Task timed out after 0.30 seconds"
+        error = await failure(pool, timeout_ms=800)  # so long a worker may take to print
+        assert error.message == "Task timed out after 0.80 seconds"
         assert error.output == "hm\n"
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 30
 
     @pytest.mark.parametrize("crash", [True, False])
     async def test_children_die_with_the_worker(
@@ -118,7 +119,8 @@ class TestDeaths:
             """
         )
         file = tmp_path / "child"
-        await failure(make_pool(path), {"file": str(file), "crash": crash}, timeout_ms=2_000)
+        timeout_ms = 20_000 if crash else 3_000
+        await failure(make_pool(path), {"file": str(file), "crash": crash}, timeout_ms=timeout_ms)
         await until(lambda: not exists(int(file.read_text())))
 
     async def test_a_forked_child_that_returns_answers_nothing(

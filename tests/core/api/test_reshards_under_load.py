@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections import defaultdict
 from typing import Any
@@ -109,8 +110,8 @@ async def reshard(client: StreamClient, stream: str, chance: random.Random) -> N
 async def test_reshards_at_random_under_load(
     client: StreamClient, name: str, reshards: int
 ) -> None:
-    seed = random.randrange(1 << 32)
-    print(f"seed {seed}")
+    seed = int(os.environ.get("HEADRACE_SEED", random.randrange(1 << 32)))
+    print(f"HEADRACE_SEED={seed}")
     chance = random.Random(seed)
     await client.ensure_stream(name, shards=2)
     load = Load(client, name, chance)

@@ -87,7 +87,7 @@ def test_records_there_and_records_to_come(kinesis: Any, name: str, consumer: st
         started = time.monotonic()
         put(kinesis, name, data)
         assert [r["Data"] for r in next(following)["Records"]] == [data]
-        assert time.monotonic() - started < 2.0  # pushed, not found by the next idle look
+        assert time.monotonic() - started < 4.5  # pushed, not found by the look after five seconds
 
 
 def test_all_starting_positions(kinesis: Any, name: str, consumer: str) -> None:
@@ -166,7 +166,7 @@ def test_the_end_of_a_shard(kinesis: Any, name: str, kind: str) -> None:
             StreamName=name, TargetShardCount=1, ScalingType="UNIFORM_SCALING"
         )
     rest = list(following)  # ends by itself
-    assert time.monotonic() - started < 2.0
+    assert time.monotonic() - started < 4.5
     assert [r["Data"] for event in rest for r in event["Records"]] == [b"2"]
     for event in rest[:-1]:
         assert event["ContinuationSequenceNumber"]
@@ -214,7 +214,7 @@ def test_a_stream_that_goes_ends_its_subscriptions(kinesis: Any, name: str, cons
     kinesis.delete_stream(StreamName=name, EnforceConsumerDeletion=True)
     with pytest.raises(EventStreamError) as caught:
         list(following)
-    assert time.monotonic() - started < 2.0
+    assert time.monotonic() - started < 4.5
     error = caught.value.response["Error"]
     assert error["Code"] == "ResourceNotFoundException"
     assert error["Message"] == f"Stream {name} under account {ACCOUNT} not found."

@@ -17,6 +17,7 @@ from api_support import server_here
 from headrace.core.client import StreamClient
 from headrace.core.engine.embedded import group_commit
 from headrace.core.engine.embedded.group_commit import InLoop
+from headrace.core.engine.embedded.shard_log import EmbeddedShardLog
 from headrace.core.errors import ProducerFenced, ServiceUnavailable
 from headrace.core.log.files import SystemFiles
 from headrace.core.log.stream_log import StreamLogOptions
@@ -123,6 +124,16 @@ async def client(here: Server) -> AsyncIterator[StreamClient]:
         yield stream_client
 
 
+async def in_window(server: Server, least_bytes: int = 1) -> int:
+    """Wait until what is put next is in the open window; returns its data's bytes."""
+    (opened,) = server._catalog._open.values()
+    assert isinstance(opened.log, EmbeddedShardLog)
+    async with asyncio.timeout(10):
+        while opened.log.commits._in_flight_bytes < least_bytes:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    return opened.log.commits._in_flight_bytes
+
+
 def put(client: StreamClient, *data: bytes) -> asyncio.Task[object]:
     return asyncio.create_task(client.put_records(STREAM, [PutEntry(one, "k") for one in data]))
 
@@ -172,18 +183,18 @@ async def test_a_reader_behind_the_retention_gets_the_record_just_being_written(
 
 @pytest.mark.parametrize("kind", ["LATEST", "AT_TIMESTAMP"])
 async def test_a_put_after_the_iterator_joins_a_window_begun_before(
-    client: StreamClient, disk: SlowDisk, clock: ManualClock, kind: str
+    here: Server, client: StreamClient, disk: SlowDisk, clock: ManualClock, kind: str
 ) -> None:
     """The second put's frame is open already when the iterator is made, the third joins it."""
     disk.hold()
     first = put(client, b"1")
     await disk.sync_has_begun()
     second = put(client, b"2")
-    await asyncio.sleep(0.05)  # until it is in the window; nobody tells
+    before_bytes = await in_window(here)
     at_ms = clock.now_ms() if kind == "AT_TIMESTAMP" else None
     token = await client.get_shard_iterator(STREAM, SHARD, kind, at_ms=at_ms)
     third = put(client, b"3")
-    await asyncio.sleep(0.05)
+    await in_window(here, before_bytes + 1)
     disk.let_go()
     await asyncio.gather(first, second, third)
     # the first two were not there yet for any reader, so seeing them is right too
@@ -239,7 +250,7 @@ async def test_repeats_do_not_count_as_being_written(
 
 
 async def test_what_a_full_disk_refused_does_not_count_as_being_written(
-    client: StreamClient, disk: SlowDisk, monkeypatch: pytest.MonkeyPatch
+    here: Server, client: StreamClient, disk: SlowDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(group_commit, "MAX_IN_FLIGHT_BYTES", 100_000)
     disk.hold()
@@ -247,7 +258,7 @@ async def test_what_a_full_disk_refused_does_not_count_as_being_written(
     await disk.sync_has_begun()
     refused = put(client, bytes(90_000))
     later = [put(client, bytes(9_000))]
-    await asyncio.sleep(0.05)
+    await in_window(here, 99_000)
     disk.is_full = True
     disk.let_go()
     await first
@@ -260,14 +271,14 @@ async def test_what_a_full_disk_refused_does_not_count_as_being_written(
 
 
 async def test_more_than_may_be_in_flight_is_refused_whole(
-    client: StreamClient, disk: SlowDisk, monkeypatch: pytest.MonkeyPatch
+    here: Server, client: StreamClient, disk: SlowDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(group_commit, "MAX_IN_FLIGHT_BYTES", 100_000)
     disk.hold()
     first = put(client, b"1")
     await disk.sync_has_begun()
     second = put(client, bytes(90_000))
-    await asyncio.sleep(0.05)
+    await in_window(here, 90_000)
     with pytest.raises(ServiceUnavailable):
         await put(client, bytes(5_000), bytes(6_000))
     disk.let_go()
@@ -277,13 +288,14 @@ async def test_more_than_may_be_in_flight_is_refused_whole(
 
 
 async def test_more_records_at_once_than_a_frame_holds(
-    client: StreamClient, disk: SlowDisk
+    here: Server, client: StreamClient, disk: SlowDisk
 ) -> None:
     disk.hold()
     putting = [put(client, b"first")]
     await disk.sync_has_begun()
     putting += [put(client, *(b"%d %d" % (i, j) for j in range(500))) for i in range(40)]
-    await asyncio.sleep(1)  # until all of them are in the window; nobody tells
+    data_bytes = sum(len(b"%d %d" % (i, j)) for i in range(40) for j in range(500))
+    await in_window(here, data_bytes)
     disk.let_go()
     await asyncio.gather(*putting)
     token = await client.get_shard_iterator(STREAM, SHARD, "TRIM_HORIZON")

@@ -35,7 +35,7 @@ def client_of(server: Server) -> StreamClient:
 async def test_streams_that_are_quiet_hold_no_file_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(group_commit, "REST_S", 0.1)
+    monkeypatch.setattr(group_commit, "REST_S", 0.5)
     data = tmp_path / "data"
     names = [f"s{i}" for i in range(8)]
     async with server_here(data) as server, client_of(server) as client:
@@ -46,7 +46,7 @@ async def test_streams_that_are_quiet_hold_no_file_open(
                 await client.put_records(name, [PutEntry(b"%d" % turn, "k")])
             assert segments_open(data) > 0
             async with asyncio.timeout(30):
-                while segments_open(data):  # until some 150 ms after the last put
+                while segments_open(data):  # until some time after the last put
                     await asyncio.to_thread(lambda: None)
     async with server_here(data) as server, client_of(server) as client:
         assert segments_open(data) == 0

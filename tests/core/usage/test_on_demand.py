@@ -75,13 +75,12 @@ class World:
         """Let minutes pass, and what follows from them be done."""
         for _ in range(times):
             await self.clock.advance(1000)
-            for _ in range(200):  # commands are made durable in threads
-                await asyncio.sleep(0.001)
-                await self.clock.settle()
-                if (await self.summary())["StreamStatus"] == "ACTIVE" and not self.scaling:
-                    break
-            else:
-                raise AssertionError("the stream is UPDATING for ever")
+            async with asyncio.timeout(20):  # or the stream is UPDATING for ever
+                while True:
+                    await asyncio.sleep(0.001)  # commands are made durable in threads
+                    await self.clock.settle()
+                    if (await self.summary())["StreamStatus"] == "ACTIVE" and not self.scaling:
+                        break
 
     @property
     def scaling(self) -> bool:
@@ -290,11 +289,9 @@ async def test_while_it_is_updating_nothing_else_is_changed(tmp_path: Path) -> N
     async with World(tmp_path / "data", state_delay_ms=5000) as world:
         await world.put(3000, random.Random(5))
         await world.clock.advance(1000)
-        for _ in range(100):
-            await asyncio.sleep(0.002)
-            summary = await world.summary()
-            if summary["StreamStatus"] == "UPDATING":
-                break
+        async with asyncio.timeout(20):
+            while (summary := await world.summary())["StreamStatus"] != "UPDATING":
+                await world.clock.settle()
         assert (summary["StreamStatus"], summary["OpenShardCount"]) == ("UPDATING", 4)
         arn = {"StreamARN": summary["StreamARN"]}
         with pytest.raises(ResourceInUse):

@@ -302,11 +302,11 @@ def nested(levels: int) -> bytes:
     ids=lambda body: f"{body[:12].hex()}-{len(body)}",
 )
 def test_cbor_garbage_is_a_serialization_error_without_message(body: bytes) -> None:
-    began = time.perf_counter()
+    began = time.thread_time()
     with pytest.raises(errors.Serialization) as caught:
         decode_cbor(body)
     assert caught.value.message == ""
-    assert time.perf_counter() - began < 2
+    assert time.thread_time() - began < 2
 
 
 REQUEST = {

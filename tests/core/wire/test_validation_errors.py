@@ -245,10 +245,10 @@ def test_an_unknown_operation_is_told_without_a_message() -> None:
 def test_a_pattern_cannot_keep_the_processor_busy() -> None:
     """As the model has it, this ARN takes over a second to refuse."""
     arn = "arn:aws" + ":kinesis:" * 60 + ":000000000000:" * 50 + "stream/" * 110
-    began = time.perf_counter()
+    began = time.thread_time()
     with pytest.raises(ValidationError):
         validate("TagResource", {"ResourceARN": arn[:2047] + " ", "Tags": {"a": "b"}})
-    assert time.perf_counter() - began < 0.5
+    assert time.thread_time() - began < 0.5
 
 
 def test_a_type_of_a_newer_model_is_told_apart_from_a_bad_request() -> None:
