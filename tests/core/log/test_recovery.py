@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from array import array
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -140,7 +142,7 @@ def test_a_newer_format_is_refused_and_left_alone(tmp_path: Path) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(
-    records=st.lists(st.binary(max_size=60), max_size=8),
+    records=st.lists(st.binary(max_size=60), min_size=1, max_size=8),
     producers=st.lists(
         st.tuples(
             st.integers(0, 2**128 - 1),
@@ -162,7 +164,8 @@ def test_a_frame_is_decoded_to_what_was_encoded(
 ) -> None:
     marks = [fmt.ProducerMark(*p) for p in producers]
     table = fmt.encode_producers(marks)
-    pieces = fmt.encode_body(records, table)
+    ends = array("I", accumulate(map(len, records), lambda end, size: end + 1 + size))
+    pieces = fmt.encode_body(records, ends, table)
     body = b"".join(pieces)
     raw = fmt.encode_header(
         *pieces, records=len(records), shard=shard, frame_no=frame_no, arrival_ms=START_MS,

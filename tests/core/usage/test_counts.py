@@ -58,7 +58,8 @@ def rendered(records: list[tuple[bytes, str]], encrypted: bool = False) -> list[
     data = [b64encode(one).decode() for one, _ in records]
     numbers = [f"{i:056d}" for i in range(len(records))]
     keys = quote_keys([key for _, key in records])
-    return render(numbers, 1_790_000_000_123, data, keys, encrypted)
+    objects, ends = render(numbers, 1_790_000_000_123, data, keys, encrypted)
+    return [objects[start + 1 : end] for start, end in pairwise([-1, *ends])]
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)

@@ -40,7 +40,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -54,6 +54,7 @@ FLAG_SNAPSHOT = 1
 FLAG_MARK = 2
 CONTROL_SHARD = 0xFFFF_FFFF
 HEADER_BYTES = 64
+_JOINED_BYTES = 64 * 1024  # up to here one piece costs less than many
 MAX_BODY_BYTES = 2**31  # a length beyond this is damage, not a frame
 
 _HEADER = struct.Struct("<IBBHIIIIIIQQQQ")
@@ -157,14 +158,20 @@ def body_is_valid(header: FrameHeader, body: bytes | memoryview) -> bool:
     return len(body) == header.body_bytes and crc32c(body) == header.body_crc
 
 
-def encode_body(records: list[bytes], producers: bytes = b"") -> tuple[bytes, bytes, bytes]:
-    """Body of a record frame from its rendered records, in order: the pieces to write."""
-    ends = array("I")
-    end = -1
-    for record in records:
-        end += len(record) + 1
-        ends.append(end)
-    return ends.tobytes(), b",".join(records), producers
+def encode_body(objects: Sequence[bytes], ends: array[int], producers: bytes = b"") -> list[bytes]:
+    """Body of a record frame, as the pieces to write.
+
+    `objects` are records, one or several joined by commas; `ends` has the end of each record.
+    """
+    pieces = [ends.tobytes()]
+    if ends[-1] < _JOINED_BYTES:
+        pieces.append(b",".join(objects))
+    else:  # not copied once more
+        for one in objects:
+            pieces += (one, b",")
+        pieces.pop()
+    pieces.append(producers)
+    return pieces
 
 
 def record_ends(header: FrameHeader, body: bytes | memoryview) -> memoryview:

@@ -186,12 +186,13 @@ class StreamLog:
             window.by_shard[shard] = frame
         first = sequence.compose(
             created_s,
-            Position(frame.frame_no, len(frame.records)),
+            Position(frame.frame_no, frame.records),
             frame.arrival_ms // 1000,
             shard,
         )
         numbers = sequence.run(first, len(data))
-        frame.add(render(numbers, frame.arrival_ms, data, quote_keys(keys), is_encrypted))
+        quoted = quote_keys(keys)
+        frame.add(render(numbers, frame.arrival_ms, data, quoted, is_encrypted, frame.next_start))
         self._last_index[shard] = frame.last_index
         return frame, numbers
 

@@ -7,11 +7,12 @@ in order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
 from dataclasses import dataclass, field
 
 from headrace.core.log.format import HEADER_BYTES, ProducerMark
 from headrace.core.log.producers import Piece, Undo
+from headrace.core.log.rendering import Rendered
 from headrace.core.model.sequence import MAX_FRAME_RECORDS, ORDINAL_BITS
 
 FRAME_SOFT_LIMIT_BYTES = 8 * 1024 * 1024  # a frame is read whole; begin another beyond this
@@ -25,24 +26,39 @@ class OpenFrame:
     frame_no: int
     arrival_ms: int
     previous: int
-    records: list[bytes] = field(default_factory=list)
-    body_bytes: int = 0
+    objects: list[bytes] = field(default_factory=list)  # see `rendering.Rendered`
+    ends: array[int] = field(default_factory=lambda: array("I"))
     marks: dict[tuple[int, str], ProducerMark] = field(default_factory=dict)
+
+    @property
+    def records(self) -> int:
+        return len(self.ends)
+
+    @property
+    def body_bytes(self) -> int:
+        """But for the producer table."""
+        ends = self.ends
+        return ends.itemsize * len(ends) + ends[-1] if ends else 0
+
+    @property
+    def next_start(self) -> int:
+        """Where among the objects the next one will begin: after a comma."""
+        return self.ends[-1] + 1 if self.ends else 0
 
     def has_room(self, count: int) -> bool:
         return (
-            len(self.records) + count <= MAX_FRAME_RECORDS
-            and self.body_bytes < FRAME_SOFT_LIMIT_BYTES
+            self.records + count <= MAX_FRAME_RECORDS and self.body_bytes < FRAME_SOFT_LIMIT_BYTES
         )
 
-    def add(self, records: Sequence[bytes]) -> None:
-        self.records.extend(records)
-        self.body_bytes += sum(map(len, records)) + 5 * len(records)
+    def add(self, rendered: Rendered) -> None:
+        """Records that were rendered to start at `next_start`."""
+        self.objects.append(rendered.objects)
+        self.ends.extend(rendered.ends)
 
     @property
     def last_index(self) -> int:
         """Sequence index of its last record."""
-        return self.frame_no << ORDINAL_BITS | (len(self.records) - 1)
+        return self.frame_no << ORDINAL_BITS | (self.records - 1)
 
     def mark(self, piece: Piece, producer_id: str, epoch: int, sequence: int) -> None:
         """Note the producer's last sequence; only the newest per piece is stored."""

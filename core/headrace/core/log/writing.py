@@ -49,11 +49,11 @@ class SegmentWriter:
         at = active.end
         for frame in window.frames:
             producers = fmt.encode_producers(frame.marks.values())
-            body = fmt.encode_body(frame.records, producers)
+            body = fmt.encode_body(frame.objects, frame.ends, producers)
             buffers.append(
                 fmt.encode_header(
                     *body,
-                    records=len(frame.records),
+                    records=frame.records,
                     shard=frame.shard,
                     frame_no=frame.frame_no,
                     arrival_ms=frame.arrival_ms,
@@ -68,7 +68,7 @@ class SegmentWriter:
             entries.append(
                 (
                     frame.shard,
-                    FrameEntry(frame.frame_no, frame.arrival_ms, at, length, len(frame.records)),
+                    FrameEntry(frame.frame_no, frame.arrival_ms, at, length, frame.records),
                 )
             )
             at += length
@@ -201,7 +201,7 @@ def _note(
     for frame, (shard, entry), table in zip(window.frames, entries, tables, strict=True):
         producers = None
         if table:
-            number = last_sequence_number(frame.records[-1])
+            number = last_sequence_number(frame.objects[-1][-128:])
             producers = ProducerFrame(frame.arrival_ms, table, number)
         active.notes.add(shard, entry, producers)
     active.notes.save_if_due(end, entries[-1][1])
