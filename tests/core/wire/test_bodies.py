@@ -7,7 +7,8 @@ import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-from headrace.core.listener.http1 import Http1Protocol
+from headrace.core.listener.http1 import GatheringTransport, Http1Protocol
+from headrace.core.pieces import Pieces
 from headrace.core.testing.server_process import ServerProcess
 from headrace.core.wire.app import MAX_BODY_BYTES
 
@@ -134,3 +135,59 @@ def test_a_body_is_asked_for_where_the_client_waits_to_be_asked(server: ServerPr
         assert sock.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
         sock.sendall(body)
         assert answers(sock, 1)[0][0] == 200
+
+
+class Sent:
+    """What reached the transport below, by system call; and that it was closed."""
+
+    def __init__(self) -> None:
+        self.calls: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.calls.append(data)
+
+    def writelines(self, parts: list[bytes]) -> None:
+        self.calls.append(b"".join(parts))
+
+    def close(self) -> None:
+        self.calls.append(b"closed")
+
+
+SIZED = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n"
+STREAMED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def test_a_head_goes_with_its_body() -> None:
+    sent = Sent()
+    transport = GatheringTransport(sent)
+    transport.write(SIZED)
+    transport.write(b"abc")
+    transport.write(SIZED)
+    transport.write(Pieces([b"a", b"bc"]))
+    assert sent.calls == [SIZED + b"abc"] * 2
+
+
+def test_a_head_without_a_body_to_come_is_not_kept() -> None:
+    sent = Sent()
+    transport = GatheringTransport(sent)
+    transport.write(STREAMED)
+    assert sent.calls == [STREAMED]
+    transport.write(b"3\r\nabc\r\n")
+    transport.write(SIZED)
+    transport.let_go()
+    transport.let_go()
+    transport.write(SIZED)
+    transport.close()
+    assert sent.calls == [STREAMED, b"3\r\nabc\r\n", SIZED, SIZED, b"closed"]
+
+
+def test_the_head_alone_is_answered_at_once(server: ServerProcess) -> None:
+    with connected(server) as sock:
+        for _ in range(2):
+            sock.sendall(b"HEAD /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            answer = b""
+            while not answer.endswith(b"\r\n\r\n"):
+                came = sock.recv(4096)
+                assert came, answer
+                answer += came
+            assert answer.startswith(b"HTTP/1.1 ")

@@ -31,7 +31,7 @@ class Http1Protocol(GuardedHttp1Protocol):
         self._size = 0
 
     def connection_made(self, transport: Any) -> None:
-        self._gathering = _GatheringTransport(transport)
+        self._gathering = GatheringTransport(transport)
         super().connection_made(self._gathering)  # type: ignore[arg-type]
 
     def on_message_begin(self) -> None:
@@ -77,7 +77,7 @@ class Http1Protocol(GuardedHttp1Protocol):
         self._pieces = []
 
 
-class _GatheringTransport:
+class GatheringTransport:
     """A transport whose `write` also takes `Pieces`, and keeps a head until its body comes."""
 
     def __init__(self, transport: Any) -> None:
