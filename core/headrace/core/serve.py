@@ -10,7 +10,7 @@ import signal
 import sys
 from typing import Any
 
-from headrace.core.allocator import keep_freed_memory
+from headrace.core.allocator import keep_freed_memory, leave_out_of_collections
 from headrace.core.errors import ConfigError, HeadraceError
 from headrace.core.server import Server, ServerConfig
 
@@ -34,6 +34,7 @@ def serve(config: ServerConfig) -> int:
 async def _run(config: ServerConfig) -> None:
     server = Server(config)
     await server.start()
+    leave_out_of_collections()
     if server.new_certificate is not None:
         print(
             f"headrace: made a certificate for clients to trust: {server.new_certificate}",

@@ -56,7 +56,7 @@ class StreamPart(Part):
 
     async def run(self) -> None:
         # Slow to import, and a check of a file needs neither.
-        from headrace.core.allocator import keep_freed_memory
+        from headrace.core.allocator import keep_freed_memory, leave_out_of_collections
         from headrace.core.client import StreamClient
         from headrace.core.server import Server, ServerConfig
 
@@ -84,6 +84,7 @@ class StreamPart(Part):
                     if self._stopping.is_set():
                         break
                     await self._declare(client, name, spec)
+            leave_out_of_collections()
             self._is_ready = True
             await self._until_stopped(server)
         finally:
