@@ -178,13 +178,15 @@ class Peak:
 
 
 class Extent(NamedTuple):
-    """How large the records of a put are: bytes of all data, of the greatest, of all keys, and
-    more than any key's (nearly always known without looking at each)."""
+    """How large the records of a put are: bytes of all data, of the least and of the greatest, of
+    all keys, and bounds for each key (nearly always known without looking at each)."""
 
     records: int
     data_bytes: int
+    smallest: int
     largest: int
     key_bytes: int
+    shortest_key: int
     longest_key: int
 
     @property
@@ -196,13 +198,14 @@ def extent_of(sizes: Sequence[int], keys: Sequence[str]) -> Extent:
     """Measure a put; `sizes` are bytes of data, `keys` partition keys."""
     count, first = len(sizes), sizes[0]
     if sizes.count(first) == count:  # much the usual case, and much cheaper
-        data_bytes, largest = first * count, first
+        data_bytes, smallest, largest = first * count, first, first
     else:
-        data_bytes, largest = sum(sizes), max(sizes)
+        data_bytes, smallest, largest = sum(sizes), min(sizes), max(sizes)
     joined = "".join(keys)
-    if joined.isascii():
-        return Extent(count, data_bytes, largest, len(joined), MAX_PARTITION_KEY_CHARS)
-    return Extent(count, data_bytes, largest, len(joined.encode()), 4 * MAX_PARTITION_KEY_CHARS)
+    key_bytes, longest_key = len(joined), MAX_PARTITION_KEY_CHARS
+    if not joined.isascii():
+        key_bytes, longest_key = len(joined.encode()), 4 * MAX_PARTITION_KEY_CHARS
+    return Extent(count, data_bytes, smallest, largest, key_bytes, int("" not in keys), longest_key)
 
 
 def billed_units(sizes: Sequence[int], keys: Sequence[str], extent: Extent) -> tuple[int, int]:
@@ -214,7 +217,7 @@ def billed_units(sizes: Sequence[int], keys: Sequence[str], extent: Extent) -> t
     count, most = len(sizes), extent.largest + extent.longest_key
     if most <= KIB:
         return count, count
-    least = max(min(sizes) + ("" not in keys), 1)  # a key has a byte at least, if it is there
+    least = max(extent.smallest + extent.shortest_key, 1)
     result: list[int] = []
     for unit in (PUT_UNIT_BYTES, KIB):
         fewest = -(-least // unit)

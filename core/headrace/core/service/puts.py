@@ -47,12 +47,11 @@ class PutColumns:
     path: str
     is_keyless: bool = False
 
-    def sizes_at(self, indexes: Sequence[int]) -> Sequence[int]:
-        """The sizes of the records at these indexes."""
-        sizes = self.sizes
-        if sizes.count(sizes[0]) == len(sizes):  # see `extent_of`
-            return [sizes[0]] * len(indexes)
-        return list(map(sizes.__getitem__, indexes))
+    def sizes_at(self, indexes: Sequence[int], extent: Extent) -> Sequence[int]:
+        """The sizes of the records at these indexes; `extent` is that of all."""
+        if extent.smallest == extent.largest:
+            return [extent.smallest] * len(indexes)
+        return list(map(self.sizes.__getitem__, indexes))
 
     def only(self, kept: Sequence[int]) -> PutColumns:
         """The records at these indexes."""
@@ -238,7 +237,7 @@ class PutService:
         ]
         answers = await opened.log.append(puts)
         for put, group in zip(puts, indexes.values(), strict=True):
-            sizes = columns.sizes_at(group)
+            sizes = columns.sizes_at(group, extent)
             self._usage.put(opened.stream, put.shard, sizes, put.keys, extent)
         # each shard's numbers come in the order of its records: deal them out again
         deal = {route: iter(numbers) for route, numbers in zip(indexes, answers, strict=True)}
@@ -278,7 +277,7 @@ class PutService:
         numbers, stored = await opened.log.append_once(stamp.producer_id, stamp.epoch, records)
         for shard, group in stored.items():  # what was there already is no use made of the stream
             chosen = [columns.keys[i] for i in group]
-            self._usage.put(opened.stream, shard, columns.sizes_at(group), chosen, extent)
+            self._usage.put(opened.stream, shard, columns.sizes_at(group, extent), chosen, extent)
         return PutAnswer(numbers, [_shard_of(number) for number in numbers])
 
 
