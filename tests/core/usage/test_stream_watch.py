@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +20,7 @@ from headrace.core.model.usage import HOUR_MS, StreamCounts, UsageBatch, merge
 from headrace.core.part import StreamTarget
 from headrace.core.server import Server
 from headrace.core.service.stream_watch import StreamWatch
+from headrace.core.testing.faulty_files import FaultyFiles, no_space
 from headrace.core.testing.manual_clock import ManualClock
 
 START_MS = 1_790_000_000_000 // HOUR_MS * HOUR_MS + 600_000
@@ -202,3 +204,31 @@ async def test_a_stream_that_was_trimmed_is_looked_at(
             await server._catalog.expire()
             server._metering.tick()
             assert looked == ["a"]
+
+
+async def test_a_stream_that_had_to_wait_for_room_counts_from_then_on(tmp_path: Path) -> None:
+    """Without anybody putting to it, reading it, changing it or asking."""
+    clock, files = ManualClock(START_MS), FaultyFiles()
+    async with (
+        server_here(tmp_path / "data", clock) as server,
+        StreamClient(StreamTarget(endpoint=server.endpoint)) as client,
+    ):
+        await client.ensure_stream("s", shards=1)
+    files.fail_always("open_append", no_space)
+    async with server_here(tmp_path / "data", clock, files=files) as server:
+        await server._metering.peaks_known.wait()
+        await clock.advance(600_000)
+        assert server._catalog.refused().keys() == {"s"}
+        files.heal()
+        async with asyncio.timeout(20):
+            while server._catalog.refused():
+                await clock.advance(1000)
+        (uid,) = server._catalog._open
+        served_ms = clock.now_ms()
+        await clock.advance(600_000)
+        assert uid in server._metering._watch._looks
+        server._metering.look_at([uid])
+        hours = await server._metering.keeper.hours(uid, 0)
+        seconds = sum(counts.shard_seconds for counts in hours.values())
+        # from the tick before, which in a quiet server is five minutes ago at most
+        assert 0 <= seconds - (clock.now_ms() - served_ms) / 1000 <= 300

@@ -72,6 +72,7 @@ class Catalog:
         self.on_removal: list[Callable[[str], None]] = []  # told the uid of a stream that is gone
         self.before_removal: list[Callable[[StreamState], None]] = []
         self.on_trim: list[Callable[[str], None]] = []  # told the uid of a stream with less stored
+        self.on_served: list[Callable[[str], None]] = []  # of one that there is room for at last
 
     @property
     def state(self) -> ControlState:
@@ -121,6 +122,8 @@ class Catalog:
             self._refuse(stream, error)
         else:
             log.warning("there is room again: stream %s is served", stream.name)
+            for tell in self.on_served:
+                tell(stream.uid)
         self._waiting.pop(stream.uid, None)
 
     def refused(self) -> dict[str, str]:

@@ -76,6 +76,7 @@ class Metering:
         self._watch = StreamWatch(catalog, self._ticked_ms)
         catalog.before_removal.append(self._see_off)
         catalog.on_trim.append(self._watch.note)
+        catalog.on_served.append(self._watch.begin)
         catalog.engine.control.watchers.append(self._note_change)
 
     # -- ticking -------------------------------------------------------------------------------
@@ -280,6 +281,7 @@ class Metering:
         self._usage.on_first = None
         self._catalog.before_removal.remove(self._see_off)
         self._catalog.on_trim.remove(self._watch.note)
+        self._catalog.on_served.remove(self._watch.begin)
         self._catalog.engine.control.watchers.remove(self._note_change)
         await self.keeper.close()
 

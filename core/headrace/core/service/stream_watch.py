@@ -52,6 +52,11 @@ class StreamWatch:
         """The stream is not what it was: look at it with the next tick."""
         self._noted.add(uid)
 
+    def begin(self, uid: str) -> None:
+        """The stream was not served until now: count it from the last tick on."""
+        self._looks[uid] = _Look(self._ticked_ms)
+        self.note(uid)
+
     def tick(self, monotonic_ms: int, wall_ms: int, hour: int, pending: UsageBatch) -> None:
         """Time has come to here, all since the tick before in that hour; look at what is noted."""
         if not self._hours or self._hours[-1][1] != hour:
