@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from api_support import server_here
 from headrace.core.client import StreamClient
+from headrace.core.control.stream_state import StreamState
 from headrace.core.errors import ResourceNotFound, ServiceUnavailable
 from headrace.core.log import format as fmt
 from headrace.core.log.stream_log import StreamLogOptions
 from headrace.core.model.records import PutEntry
 from headrace.core.part import StreamTarget
+from headrace.core.service.catalog import Catalog, OpenStream
 from headrace.core.testing.faulty_files import FaultyFiles, no_space
 from headrace.core.testing.manual_clock import ManualClock
 from small_disk import small_disk
@@ -95,6 +98,30 @@ async def test_streams_without_room_to_be_opened_in_are_served_once_there_is_som
                 await clock.advance(1000)
         await client.put_records("s", [PutEntry(b"x", "k")])
         assert len(list((data / "streams").iterdir())) == 1
+
+
+async def test_a_stream_is_not_opened_in_vain_every_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A try may read whole segments, and say so."""
+    clock, data, tries_ms = ManualClock(), tmp_path / "data", list[int]()
+    async with (
+        server_here(data, clock) as server,
+        StreamClient(StreamTarget(endpoint=server.endpoint)) as client,
+    ):
+        await client.ensure_stream("s", shards=1)
+
+    async def try_in_vain(catalog: Catalog, stream: StreamState) -> OpenStream:
+        tries_ms.append(clock.now_ms())
+        raise no_space()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Catalog, "open", try_in_vain)
+        async with server_here(data, clock) as server:
+            await clock.advance(300_000)
+            assert server._catalog.refused().keys() == {"s"}
+    waits_ms = [after - before for before, after in pairwise(tries_ms)]
+    assert waits_ms == [1000, 2000, 4000, 8000, 16_000] + [30_000] * 8
 
 
 async def test_a_server_starts_on_a_disk_without_a_byte_left(tmp_path: Path) -> None:

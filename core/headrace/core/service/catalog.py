@@ -29,7 +29,8 @@ from headrace.core.service.routing import Routing
 log = logging.getLogger("headrace.core")
 
 OPEN_AT_ONCE = 8  # logs opened side by side at a start
-OPEN_AGAIN_MS = 1000  # between two tries of those for which there was no room
+OPEN_AGAIN_MS = 1000  # until those for which there was no room are tried again, the first time
+OPEN_AGAIN_MOST_MS = 30_000  # twice as long each time, up to this: a try may read a lot, and log
 
 
 def check_creation(stream: StreamState, created_ms: int | None) -> None:
@@ -105,9 +106,11 @@ class Catalog:
         log.error("stream %s is not served: %s", stream.name, error)
 
     async def open_waiting(self) -> None:
-        """Open what there was no room for at the start as soon as there is; ends when all is."""
+        """Open what there was no room for at the start soon after there is; ends when all is."""
+        wait_ms = OPEN_AGAIN_MS
         while self._waiting:
-            await self.clock.sleep_ms(OPEN_AGAIN_MS)
+            await self.clock.sleep_ms(wait_ms)
+            wait_ms = min(2 * wait_ms, OPEN_AGAIN_MOST_MS)
             for stream, _ in tuple(self._waiting.values()):
                 async with self._opening_again:
                     if stream.uid in self._waiting:  # not deleted meanwhile
