@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from headrace.core.errors import StorageFull
 from headrace.core.log import scan_notes
 from headrace.core.log.files import SystemFiles, is_no_room
 from headrace.core.testing.faulty_files import FaultyFiles, no_space
+from headrace.core.testing.power_cut import PowerCutFiles
 from log_harness import NOTES_EVERY_BYTES, Driver, read_all
 
 TORN = b"HRF1\x01 this was being written"
@@ -129,3 +131,40 @@ def test_a_full_disk_at_any_call_loses_and_doubles_nothing(
     driver.log.close()
     again = Driver(folder, SystemFiles(), segment_bytes=1500)
     assert [s.data for s in read_all(again.log, 0)] == stored
+
+
+class _FullFolders(PowerCutFiles):
+    """A disk with no room for the names of one folder, until that has been told once."""
+
+    def __init__(self, full: Path) -> None:
+        super().__init__()
+        self.full: Path | None = full
+        self.synced: set[Path] = set()
+
+    def sync_dir(self, path: Path) -> None:
+        if path == self.full:
+            self.full = None
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        super().sync_dir(path)
+        self.synced.add(path)
+
+
+@pytest.mark.parametrize("full", ["streams", "streams/log"])
+def test_names_that_could_not_be_made_durable_are_when_a_log_is_opened_again(
+    tmp_path: Path, full: str
+) -> None:
+    """Else a power cut would take the whole file, with what was acknowledged in it."""
+    folder = tmp_path / "streams" / "log"
+    files = _FullFolders(tmp_path / full)
+    with pytest.raises(OSError, match="No space"):
+        Driver(folder, files)
+    driver = Driver(folder, files)
+    driver.put(0, [b"acknowledged"])
+    assert files.synced >= {folder, folder.parent}
+    for n in range(5):  # a cut takes the name or not, by chance
+        left = tmp_path / f"left{n}"
+        files.leave(folder, left, random.Random(n))
+        again = Driver(left, now_ms=driver.now_ms)
+        assert [s.data for s in read_all(again.log, 0)] == [b"acknowledged"]
+        again.log.close()
+    driver.log.close()

@@ -23,10 +23,10 @@ def segment_files(folder: Path, files: Files) -> list[Path]:
     Removes what belongs to none of them: half-made indexes, indexes of trimmed segments, notes of
     sealed ones.
     """
-    if not folder.exists():
-        folder.mkdir(parents=True)
-        files.sync_dir(folder.parent)
+    folder.mkdir(parents=True, exist_ok=True)
     paths = sorted(folder.glob("*.seg"))
+    if not paths:  # also where it was made by a try that came no further
+        files.sync_dir(folder.parent)
     stems = {path.stem for path in paths}
     for path in folder.iterdir():
         is_stale = (

@@ -115,6 +115,8 @@ class StreamLog:
             cut_torn_tail(self._files, fd, path, found)
         finally:
             self._files.close(fd)
+        if not found.is_vouched_for:
+            self._files.sync_dir(self._folder)  # its name may be on its way only, too
         if found.snapshot is None:
             # the crash came before the first frame of a new segment was durable; what it would
             # have said is in the segment before, whose frames are all there
