@@ -19,9 +19,7 @@ from fuzz.wire_form import CBOR, JSON, Odd, encode, to_cbor, to_json
 from headrace.core.testing.server_process import ServerProcess
 
 MOST_MB = 150  # of memory for one request, at most 14 MB large
-MOST_SHARE = (
-    0.5  # of the time the first look takes, that others wait; all of it if it holds the loop
-)
+MOST_SHARE = 0.5  # of the time a first look takes, that others wait: 1 if it holds the loop
 MOST_S = 2.0  # of CPU time for one request; it holds the loop meanwhile
 
 

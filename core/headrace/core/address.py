@@ -38,7 +38,7 @@ def bind(host: str, port: int, *, has_keys: bool) -> socket.socket:
         )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # with its protocol named: asyncio looks for that before it turns off Nagle's algorithm, which
-    # would hold back the second part of every answer for 40 ms
+    # would hold back an answer's second part, where it has one, for 40 ms
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
