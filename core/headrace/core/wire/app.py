@@ -90,7 +90,7 @@ class KinesisApp:
         if self._management is None:
             # in a thread: it is most of a second of importing, and others go on meanwhile
             self._management = await asyncio.to_thread(self._make_management)
-            leave_out_of_collections()  # its modules, too
+            leave_out_of_collections(again=True)
 
         origin = dict(scope["headers"]).get(b"origin")
         cors = None if origin is None else self._cors.headers(origin)
