@@ -6,6 +6,7 @@ import asyncio
 import bisect
 import json
 import os
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -131,7 +132,8 @@ class ScriptedShard:
     def _keep(self, checkpoint: str) -> None:
         self.checkpoint = checkpoint
         if self._file is not None:
-            temporary = self._file.with_suffix(".new")
+            # A name of its own: workers that race for a shard keep their checkpoints at once.
+            temporary = self._file.with_suffix(f".{uuid.uuid4().hex}.new")
             temporary.write_text(json.dumps(checkpoint))
             os.replace(temporary, self._file)
 
