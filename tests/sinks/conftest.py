@@ -17,14 +17,7 @@ import pytest
 from headrace.sinks.sink import open_store
 from sinks_support import Bucket, Lake, sink_config
 
-# Its standard input ends when whoever runs the tests does, however that ends: no server is left.
-_SERVER = """
-import os, sys, threading
-threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
-from moto.server import main
-main()
-"""
-_ARGUMENTS = ("-H", "127.0.0.1", "-p", "0")
+_SERVER = Path(__file__).parent.parent / "s3_server.py"
 _READY = re.compile(r"Running on (http://127\.0\.0\.1:\d+)")
 
 
@@ -34,7 +27,7 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     log = tmp_path_factory.mktemp("moto") / "log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "-c", _SERVER, *_ARGUMENTS],
+            [sys.executable, str(_SERVER)],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
