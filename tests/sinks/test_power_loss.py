@@ -8,6 +8,7 @@ happened, for any n. Every such state must let the next start come out even.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -178,6 +179,74 @@ async def test_whatever_a_power_cut_leaves_comes_out_even(
         await assert_exactly(context.store, {SHARD: shard.records})
         whole += not list(target.rglob("*.tmp"))
     assert whole == len(left), "no temporary file outlives the next start"
+
+
+class Died(Exception):
+    """What a worker does that is killed, seen from within."""
+
+
+class Worst(random.Random):
+    """Of all that was never synced, nothing is left."""
+
+    def randint(self, a: int, b: int) -> int:
+        return a
+
+
+@pytest.mark.parametrize("changes", range(1, 13))
+async def test_a_worker_dies_before_it_syncs_and_the_power_goes_after_the_next(
+    changes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another has linked is there, and not sure to stay: the next one must make it so.
+
+    The first dies between the making of a folder, schema, plan, file or done entry and the sync
+    of the folder that it is in; the power goes at any moment of the second.
+    """
+    config = sink_config("lake", buffer={"size": 500})
+    shard = ScriptedShard(records(80), batch_records=40)
+    (tmp_path / "lake").mkdir()
+    with monkeypatch.context() as patch:
+        recorder = Recorder(tmp_path / "lake", patch)
+        left = changes
+
+        def deadly(call: Callable[..., Any]) -> Callable[..., Any]:
+            def made(*args: Any, **kwargs: Any) -> None:
+                nonlocal left
+                call(*args, **kwargs)
+                left -= 1
+                if not left:
+                    raise Died
+
+            return made
+
+        with monkeypatch.context() as fatal:
+            fatal.setattr(Path, "hardlink_to", deadly(Path.hardlink_to))
+            fatal.setattr(Path, "mkdir", deadly(Path.mkdir))
+            with pytest.raises(Died):
+                await deliver(config, tmp_path, shard)
+        cuts: list[tuple[Path, str | None]] = []
+        calls = itertools.count(1)
+
+        def cut() -> None:
+            target = tmp_path / f"cut-{len(cuts)}" / "lake"
+            cuts.append((target, second.checkpoint))
+            recorder.leave(target, Worst())
+
+        def cut_at_times() -> None:
+            if next(calls) % 9 == 0:
+                cut()
+
+        second = shard.restart()
+        second.checkpoint = None if second.checkpoint == "SHARD_END" else second.checkpoint
+        second = second.restart()
+        recorder.after_call = cut_at_times
+        await deliver(config, tmp_path, second)
+        cut()
+    for target, checkpoint in cuts:
+        last = ScriptedShard(shard.records, batch_records=40)
+        last.checkpoint = None if checkpoint == "SHARD_END" else checkpoint
+        await deliver(config, target.parent, last.restart())
+        context = await open_context(config, target.parent)
+        await assert_exactly(context.store, {SHARD: shard.records})
 
 
 async def test_the_recorder_finds_a_missing_sync(

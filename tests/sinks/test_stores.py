@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,15 @@ async def test_a_folder_keeps_the_contract(tmp_path: Path) -> None:
 
     await check_object_store(make)
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+async def test_a_folder_that_was_cleared_away_is_made_again(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    await store.open()
+    assert await store.put_if_absent("a/b/x", b"1", {})
+    shutil.rmtree(tmp_path / "a")
+    assert await store.put_if_absent("a/b/x", b"2", {})
+    assert await store.get("a/b/x") == b"2"
 
 
 async def test_a_bucket_keeps_the_contract(bucket: Bucket) -> None:

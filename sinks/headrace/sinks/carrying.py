@@ -73,9 +73,10 @@ class Carrier:
 
     async def _look(self, plan: Plan) -> list[PlannedFile | None]:
         """What is under each of the plan's names; what interrupted attempts left is removed."""
-        for planned in plan.files:
+        found = [await self._holder(plan, planned) for planned in plan.files]
+        for planned in plan.files:  # after the look: it makes sure that what was seen stays
             await self._sink.store.discard_partial(planned.key)
-        return [await self._holder(plan, planned) for planned in plan.files]
+        return found
 
     async def _place(self, plan: Plan, planned: PlannedFile, data: bytes) -> PlannedFile:
         """Put one file; what is there already must be this plan's. Returns what is there."""

@@ -2,7 +2,8 @@
 
 put-if-absent is: write `.<name>.<random>.tmp` beside the target, fsync it, `link` it to its name
 (which fails when the name is taken; `rename` would replace in silence), unlink the temporary
-name, fsync the folder. Readers' globs skip names that start with a dot.
+name, fsync the folder. Readers' globs skip names that start with a dot. Whoever made an object may
+have been killed before that last fsync, so who finds a name taken makes it sure to stay.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from headrace.sinks.stores.protocol import ObjectHead
 
 T = TypeVar("T")
 
+#: So many folders are remembered as sure to stay; beyond, all are synced once more.
+SURE_FOLDERS = 1_000
+
 _WAITING = "records wait in the stream meanwhile"
 _HINTS = {
     errno.ENOSPC: f"the disk is full; free some space, {_WAITING}",
@@ -40,13 +44,14 @@ class LocalStore:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._sure_folders: set[Path] = set()
 
     @property
     def destination(self) -> str:
         return str(self._root)
 
     async def open(self) -> None:
-        await self._in_thread(lambda: _make_folder(self._root, self._root.anchor))
+        await self._in_thread(self._make_root)
 
     async def close(self) -> None:
         return None
@@ -92,6 +97,7 @@ class LocalStore:
                 for found in path.parent.iterdir():
                     if found.name.startswith(f".{path.name}.") and found.name.endswith(".tmp"):
                         found.unlink(missing_ok=True)
+                _sync_folder(path.parent)
 
         await self._in_thread(sweep)
 
@@ -111,12 +117,40 @@ class LocalStore:
         if not self._root.is_dir():
             raise FileNotFoundError(errno.ENOENT, "the target folder is gone", str(self._root))
 
+    def _make_root(self) -> None:
+        """`mkdir -p`, each name made durable in its parent as far as this user may."""
+        for folder in (*reversed(self._root.parents), self._root):
+            is_new = not folder.is_dir()
+            if is_new:
+                with contextlib.suppress(FileExistsError):
+                    folder.mkdir()
+            with contextlib.nullcontext() if is_new else contextlib.suppress(OSError):
+                _sync_folder(folder.parent)
+
+    def _make_folder(self, folder: Path) -> None:
+        """`mkdir -p` below the root, each name made durable in its parent.
+
+        Also of folders that are there: whoever made one may have been killed before its sync.
+        """
+        unsure = []
+        while folder != self._root and not (folder in self._sure_folders and folder.is_dir()):
+            unsure.append(folder)
+            folder = folder.parent
+        for made in reversed(unsure):
+            with contextlib.suppress(FileExistsError):
+                made.mkdir()
+            _sync_folder(made.parent)
+            if len(self._sure_folders) >= SURE_FOLDERS:
+                self._sure_folders.clear()
+            self._sure_folders.add(made)
+
     def _put(self, key: str, data: bytes) -> bool:
         path = self._path(key)
         self._require_root()
         if path.exists():
+            _sync_folder(path.parent)
             return False
-        _make_folder(path.parent, self._root)
+        self._make_folder(path.parent)
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
@@ -129,6 +163,7 @@ class LocalStore:
             try:
                 _link(temporary, path)
             except FileExistsError:
+                _sync_folder(path.parent)
                 return False
             crash_point("linked")
         finally:
@@ -192,18 +227,6 @@ def _link(temporary: Path, path: Path) -> None:
                 "choose a folder on ext4, XFS, Btrfs, ZFS or NFS",
             ) from error
         raise
-
-
-def _make_folder(folder: Path, below: Path | str) -> None:
-    """`mkdir -p`, each new name made durable in its parent."""
-    missing = []
-    while not folder.is_dir() and folder != Path(below):
-        missing.append(folder)
-        folder = folder.parent
-    for made in reversed(missing):
-        with contextlib.suppress(FileExistsError):
-            made.mkdir()
-        _sync_folder(made.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -41,7 +41,7 @@ class ObjectStore(Protocol):
 
         Readers see all of the object or nothing. False also when an earlier attempt whose
         answer was lost made it: the caller compares. After an error nothing is known; calling
-        again is right.
+        again is right. What holds the key is durable in either case, whoever made it.
         """
 
     async def get(self, key: str) -> bytes | None:
@@ -59,8 +59,8 @@ class ObjectStore(Protocol):
     async def discard_partial(self, key: str) -> None:
         """Remove what interrupted puts of this key left behind, as far as possible.
 
-        Never the object itself. A put of this key that is under way elsewhere fails and is
-        repeated by whoever makes it.
+        Never the object itself: if it is there, it is durable afterwards, whoever made it. A put
+        of this key that is under way elsewhere fails and is repeated by whoever makes it.
         """
 
     async def delete(self, key: str) -> None:
