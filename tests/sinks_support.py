@@ -6,7 +6,6 @@ import asyncio
 import io
 import json
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,16 +134,32 @@ async def read_tables(store: ObjectStore) -> dict[str, pa.Table]:
 
 async def assert_exactly(store: ObjectStore, expected: Mapping[str, Sequence[Record]]) -> None:
     """The oracle: each shard's sequence numbers are there, once each, and no others."""
-    rows: Counter[tuple[str, str]] = Counter()
-    for table in (await read_tables(store)).values():
+    holders: dict[tuple[str, str], list[str]] = {}
+    for key, table in (await read_tables(store)).items():
         shards = table.column("_shard_id").to_pylist()
-        rows.update(zip(shards, table.column("_sequence_number").to_pylist(), strict=True))
+        for row in zip(shards, table.column("_sequence_number").to_pylist(), strict=True):
+            holders.setdefault(row, []).append(key)
     wanted = {(s, r.sequence_number) for s, records in expected.items() for r in records}
-    assert rows.keys() == wanted, (
-        f"{len(wanted - rows.keys())} missing, {len(rows.keys() - wanted)} not of the stream"
-    )
-    twice = [key for key, count in rows.items() if count > 1]
-    assert not twice, f"{len(twice)} rows are there more than once"
+    missing, strange = sorted(wanted - holders.keys()), sorted(holders.keys() - wanted)
+    twice = {row: keys for row, keys in holders.items() if len(keys) > 1}
+    if missing or strange or twice:
+        raise AssertionError(
+            f"{len(missing)} missing: {missing[:3]}...{missing[-1:]}; {len(strange)} not of the "
+            f"stream: {strange[:3]}; {len(twice)} more than once: {list(twice.items())[:3]}\n"
+            + await _log_text(store)
+        )
+
+
+async def _log_text(store: ObjectStore) -> str:
+    """The plan log in short, for whoever has to find out what went wrong."""
+    lines = []
+    async for key in store.list_from("_sink/"):
+        if key.endswith((".plan", ".done")):
+            entry = json.loads(await store.get(key) or b"{}")
+            names = ("id", "plan", "state", "after", "first", "last", "records", "rows")
+            said = {name: entry[name] for name in names if name in entry}
+            lines.append(f"{key}: {said} {[file['key'] for file in entry.get('files', ())]}")
+    return "\n".join(lines)
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -86,10 +86,15 @@ class Worker:
     process: asyncio.subprocess.Process
 
     async def end(self) -> int:
-        _, errors = await asyncio.wait_for(self.process.communicate(), 300)
+        ending = asyncio.create_task(self.process.communicate())
+        done, _ = await asyncio.wait({ending}, timeout=300)
+        if not done:
+            self.process.kill()
+        _, errors = await ending
         code = self.process.returncode
+        assert done, f"the worker did not end in 300 s, and said: {errors.decode()}"
         assert code is not None
-        assert code in (0, -signal.SIGKILL), errors.decode()
+        assert code in (0, -signal.SIGKILL), f"exit code {code}: {errors.decode()}"
         return code
 
     async def ready(self) -> None:

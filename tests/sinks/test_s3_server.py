@@ -13,7 +13,6 @@ from werkzeug.test import Client, TestResponse
 
 from s3_server import s3_application
 
-
 HEADERS = {
     "Host": "127.0.0.1",
     "Authorization": "AWS4-HMAC-SHA256 Credential=test/20261122/us-east-1/s3/aws4_request, "
