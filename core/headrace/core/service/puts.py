@@ -6,9 +6,6 @@ Takes and gives columns, not a value per record; the wire renders them.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
 
 from headrace.core.control.stream_state import StreamState
 from headrace.core.engine.seam import ShardPut, StampedRecord
@@ -17,10 +14,9 @@ from headrace.core.errors import (
     ResourceNotFound,
     ServiceUnavailable,
     StorageFull,
-    ValidationError,
 )
-from headrace.core.limits import MAX_PUT_REQUEST_BYTES, MIB
-from headrace.core.model.hashing import MAX_HASH_KEY, hash_key
+from headrace.core.limits import KIB
+from headrace.core.model.hashing import hash_key
 from headrace.core.model.sequence import parse
 from headrace.core.model.shards import shard_id
 from headrace.core.model.usage import Extent, extent_of
@@ -29,67 +25,8 @@ from headrace.core.service.capacity import Capacity
 from headrace.core.service.catalog import Catalog, OpenStream
 from headrace.core.service.distribution import Spreading, stamped_hash_keys
 from headrace.core.service.dry_run import refuse_dry_run
+from headrace.core.service.put_columns import PutAnswer, PutColumns, Stamp
 from headrace.core.service.usage import Usage
-
-
-@dataclass(slots=True)
-class PutColumns:
-    """The records of a put, by column. `data` is valid base64 text, `sizes` the bytes it holds.
-
-    `path` is where errors say that a record's members lie, `{}` being its number. A record
-    without a partition key has an empty one; `is_keyless` says that there are such.
-    """
-
-    data: Sequence[str]
-    keys: Sequence[str]
-    explicit: Sequence[str | None] | None
-    sizes: Sequence[int]
-    path: str
-    is_keyless: bool = False
-
-    def sizes_at(self, indexes: Sequence[int], extent: Extent) -> Sequence[int]:
-        """The sizes of the records at these indexes; `extent` is that of all."""
-        if extent.smallest == extent.largest:
-            return [extent.smallest] * len(indexes)
-        return list(map(self.sizes.__getitem__, indexes))
-
-    def only(self, kept: Sequence[int]) -> PutColumns:
-        """The records at these indexes."""
-        explicit = self.explicit
-        return PutColumns(
-            [self.data[i] for i in kept],
-            [self.keys[i] for i in kept],
-            None if explicit is None else [explicit[i] for i in kept],
-            [self.sizes[i] for i in kept],
-            self.path,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """The producer of an idempotent put; `sequences` has one per record."""
-
-    producer_id: str
-    epoch: int
-    sequences: Sequence[int]
-
-    def only(self, kept: Sequence[int]) -> Stamp:
-        """The same for the records at these indexes."""
-        return Stamp(self.producer_id, self.epoch, [self.sequences[i] for i in kept])
-
-
-@dataclass(slots=True)
-class PutAnswer:
-    """One sequence number and shard id per record, in the request's order.
-
-    `refused` has the message of each record, by index, that was over its shard's capacity.
-    `encryption` is None for a stream that is not encrypted.
-    """
-
-    sequence_numbers: list[str]
-    shard_ids: list[str]
-    refused: dict[int, str] = field(default_factory=dict)
-    encryption: str | None = None
 
 
 class PutService:
@@ -125,17 +62,16 @@ class PutService:
             stream = self._catalog.find_readable(caller, name, arn)
         except ResourceNotFound:
             if columns.is_keyless:  # what is wrong with the request itself is said first
-                raise _keyless(columns) from None
+                raise columns.keyless() from None
             raise
         opened = self._catalog.opened(stream)
         extent = extent_of(columns.sizes, columns.keys)
-        _check_sizes(stream, columns, extent)
+        columns.check_sizes(extent, stream.max_record_kib * KIB)
         if ordering is not None:
             _check_ordering(ordering, stream, opened)
-        if columns.explicit is not None:
-            _check_explicit(columns.explicit)
+        columns.check_hash_keys()
         if stamp is not None:
-            _check_stamp(stamp, len(columns.data))
+            stamp.check(len(columns.data))
         routes = self._routes(stream, opened, columns, stamp)
         refuse_dry_run(is_dry)
         answer = await self._put_within_capacity(stream, opened, columns, routes, stamp, extent)
@@ -149,7 +85,7 @@ class PutService:
         """Index into the open shards for each record."""
         if not stream.is_spread:
             if columns.is_keyless:
-                raise _keyless(columns)
+                raise columns.keyless()
             return opened.routing.route(columns.keys, columns.explicit)
         if stamp is None:
             return self._spreading.routes(opened, len(columns.data))
@@ -281,38 +217,6 @@ class PutService:
         return PutAnswer(numbers, [_shard_of(number) for number in numbers])
 
 
-def _check_sizes(stream: StreamState, columns: PutColumns, extent: Extent) -> None:
-    limit = stream.max_record_kib * 1024
-    # cheap bound first: only a request with something large in it is looked at by record
-    if extent.largest + extent.longest_key > limit:
-        over = [
-            i
-            for i, (size, key) in enumerate(zip(columns.sizes, columns.keys, strict=True))
-            if size + len(key.encode()) > limit
-        ]
-        if over:
-            rule = f"Member must have length less than or equal to {limit}"
-            raise broken_members(f"Value at '{columns.path}data'", over, rule)
-    if extent.payload_bytes > MAX_PUT_REQUEST_BYTES:
-        raise InvalidArgument(f"Records size exceeds {MAX_PUT_REQUEST_BYTES // MIB} MB limit")
-
-
-def broken_members(subject: str, indexes: Sequence[int], rule: str) -> ValidationError:
-    """What AWS says of a member of several records that breaks a rule: the first ten are named.
-
-    `subject` is such as `Value at 'records.{}.member.data'`.
-    """
-    lines = [f"{subject.format(i + 1)} failed to satisfy constraint: {rule}" for i in indexes[:10]]
-    noun = "error" if len(lines) == 1 else "errors"
-    return ValidationError(f"{len(lines)} validation {noun} detected: {'; '.join(lines)}")
-
-
-def _keyless(columns: PutColumns) -> ValidationError:
-    indexes = [i for i, key in enumerate(columns.keys) if not key]
-    subject = f"Value null at '{columns.path}partitionKey'"
-    return broken_members(subject, indexes, "Member must not be null")
-
-
 def _check_ordering(text: str, stream: StreamState, opened: OpenStream) -> None:
     found = parse(text)
     if found is None or found.position >= opened.log.tail:
@@ -320,24 +224,6 @@ def _check_ordering(text: str, stream: StreamState, opened: OpenStream) -> None:
             f"ExclusiveMinimumSequenceNumber {text} used in PutRecord on stream {stream.name} "
             f"under account {stream.account} is invalid."
         )
-
-
-def _check_stamp(stamp: Stamp, records: int) -> None:
-    if len(stamp.sequences) != records:
-        raise InvalidArgument(
-            f"The request has {records} records but {len(stamp.sequences)} producer sequences."
-        )
-    if any(b < a for a, b in pairwise(stamp.sequences)):
-        raise InvalidArgument("The producer sequences of a request must not go down.")
-
-
-def _check_explicit(explicit: Sequence[str | None]) -> None:
-    for given in explicit:
-        if given is not None and int(given) > MAX_HASH_KEY:
-            raise InvalidArgument(
-                "Invalid ExplicitHashKey. ExplicitHashKey must be in the range: [0, 2^128-1]. "
-                f"Specified value was {given}"
-            )
 
 
 def _shard_of(number: str) -> str:

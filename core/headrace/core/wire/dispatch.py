@@ -27,7 +27,8 @@ from headrace.core.service.caller import Caller
 from headrace.core.service.capacity import Capacity
 from headrace.core.service.catalog import Catalog
 from headrace.core.service.operations import operations
-from headrace.core.service.puts import PutService, Stamp
+from headrace.core.service.put_columns import Stamp
+from headrace.core.service.puts import PutService
 from headrace.core.service.reads import ReadService
 from headrace.core.service.streams import StreamService
 from headrace.core.service.subscriptions import SubscriptionService

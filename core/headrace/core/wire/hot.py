@@ -18,7 +18,7 @@ from headrace.core.errors import ThroughputExceeded, ValidationError
 from headrace.core.limits import MAX_RECORDS_PER_GET, MAX_RECORDS_PER_PUT
 from headrace.core.model.blobs import decoded_sizes
 from headrace.core.pieces import Pieces
-from headrace.core.service.puts import PutAnswer, PutColumns
+from headrace.core.service.put_columns import PutAnswer, PutColumns
 from headrace.core.service.reads import GetAnswer
 from headrace.core.wire.codec import CBOR, encode_response
 
