@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gzip
-import itertools
 import os
 from pathlib import Path
 
-from agent_support import Rig
+import pytest
+
+from agent_support import Log, Rig
 
 LONG = " " + "x" * 100
 
@@ -141,24 +142,43 @@ async def test_rename_and_compress_before_all_is_read(tmp_path: Path) -> None:
     rig.assert_once(log)
 
 
+async def _shipped_and_let_go(rig: Rig) -> Log:
+    """A log all of which is shipped, and that nothing holds open, as when descriptors run short."""
+    rig.settings["max_open_files"] = 8
+    log = rig.log("first.log")
+    log.write_numbered(50)
+    await rig.step(2)
+    for file in rig.running.registry:
+        file.close()
+    return log
+
+
+async def test_an_inode_comes_back_emptied_under_another_name(tmp_path: Path) -> None:
+    """What a freed inode number on another file looks like where inodes have no generations."""
+    rig = Rig(tmp_path)
+    first = await _shipped_and_let_go(rig)
+    second = rig.log("second.log")
+    first.path.rename(second.path)
+    os.truncate(second.path, 0)
+    second.write_numbered(80)
+    await rig.step(3)
+    await rig.stop()
+    rig.assert_once(first, second)
+
+
 async def test_a_freed_inode_number_comes_back_on_another_file(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
-    rig.settings["max_open_files"] = 8
-    first = rig.log("first.log")
-    first.write_numbered(50)
-    await rig.step(2)
+    first = await _shipped_and_let_go(rig)
     inode = first.path.stat().st_ino
-    for file in rig.running.registry:
-        file.close()  # as when descriptors run short: nothing holds the inode any more
     first.path.unlink()
-    kept: list[Path] = []
-    for number in itertools.count():
+    for number in range(2_000):
         path = tmp_path / f"{number}.spare"
         path.touch()
         if path.stat().st_ino == inode:
             break
-        kept.append(path)
-        assert number < 10_000, "this file system does not give inode numbers out again"
+    else:
+        # Which number comes next is the file system's affair, and any process's that makes a file.
+        pytest.skip("the freed inode number went to nobody here, or to another process's file")
     second = rig.log("second.log")
     path.rename(second.path)
     second.write_numbered(80)
