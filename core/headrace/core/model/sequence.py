@@ -21,6 +21,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from headrace.core.speedups import compiled
+
 ORDINAL_BITS = 14
 MAX_FRAME_RECORDS = 1 << ORDINAL_BITS
 _ORDINAL_MASK = MAX_FRAME_RECORDS - 1
@@ -34,6 +36,7 @@ STEP = 1 << _INDEX_SHIFT  # from one record of a frame to the next
 
 _LOW_DIGITS = 30
 _LOW = 10**_LOW_DIGITS
+_HALF = 10 ** (_LOW_DIGITS // 2)
 
 
 class Position(NamedTuple):
@@ -90,7 +93,17 @@ def run(first: int, count: int) -> list[str]:
     high = first // _LOW
     if last // _LOW != high:
         return [str(n) for n in range(first, last + 1, STEP)]
-    prefix, low = str(high), first - high * _LOW
+    upper, lower = divmod(first - high * _LOW, _HALF)
+    return count_up(str(high), upper, lower, count)
+
+
+@compiled
+def count_up(prefix: str, upper: int, lower: int, count: int, /) -> list[str]:
+    """`count` consecutive numbers whose lower thirty digits do not overflow, after a prefix.
+
+    `upper` and `lower` are the halves of those of the first one.
+    """
+    low = upper * _HALF + lower
     if low >= _LOW // 10:  # no leading zeros to restore
         return [prefix + str(n) for n in range(low, low + count * STEP, STEP)]
     return [prefix + str(n).zfill(_LOW_DIGITS) for n in range(low, low + count * STEP, STEP)]

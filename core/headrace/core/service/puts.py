@@ -5,8 +5,6 @@ Takes and gives columns, not a value per record; the wire renders them.
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 from headrace.core.control.stream_state import StreamState
 from headrace.core.engine.seam import ShardPut, StampedRecord
 from headrace.core.errors import (
@@ -26,6 +24,7 @@ from headrace.core.service.catalog import Catalog, OpenStream
 from headrace.core.service.distribution import Spreading, stamped_hash_keys
 from headrace.core.service.dry_run import refuse_dry_run
 from headrace.core.service.put_columns import PutAnswer, PutColumns, Stamp
+from headrace.core.service.routing import by_route, deal
 from headrace.core.service.usage import Usage
 
 
@@ -148,10 +147,8 @@ class PutService:
         shards = opened.routing.shards
         is_encrypted = opened.stream.key_id is not None
         data, keys = columns.data, columns.keys
-        indexes: defaultdict[int, list[int]] = defaultdict(list)
-        for i, route in enumerate(routes):
-            indexes[route].append(i)
-        if len(indexes) == 1:
+        groups = by_route(routes)
+        if len(groups) == 1:
             shard = shards[routes[0]]
             put = ShardPut(
                 shard.number, shard.created_s, data, keys, extent.data_bytes, is_encrypted
@@ -159,7 +156,7 @@ class PutService:
             (numbers,) = await opened.log.append([put])
             self._usage.put(opened.stream, shard.number, columns.sizes, keys, extent)
             return PutAnswer(numbers, [shard.id] * len(numbers))
-        share = extent.data_bytes // len(indexes)
+        share = extent.data_bytes // len(groups)
         puts = [
             ShardPut(
                 shards[route].number,
@@ -169,18 +166,14 @@ class PutService:
                 share,
                 is_encrypted,
             )
-            for route, group in indexes.items()
+            for route, group in groups.items()
         ]
         answers = await opened.log.append(puts)
-        for put, group in zip(puts, indexes.values(), strict=True):
+        for put, group in zip(puts, groups.values(), strict=True):
             sizes = columns.sizes_at(group, extent)
             self._usage.put(opened.stream, put.shard, sizes, put.keys, extent)
-        # each shard's numbers come in the order of its records: deal them out again
-        deal = {route: iter(numbers) for route, numbers in zip(indexes, answers, strict=True)}
-        ids = {route: shards[route].id for route in indexes}
-        return PutAnswer(
-            list(map(next, map(deal.__getitem__, routes))), list(map(ids.__getitem__, routes))
-        )
+        ids = {route: shards[route].id for route in groups}
+        return PutAnswer(deal(groups, answers, len(routes)), list(map(ids.__getitem__, routes)))
 
     async def _put_once(
         self,

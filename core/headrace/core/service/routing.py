@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import cast
 
 from headrace.core.control.stream_state import ShardState, StreamState
 from headrace.core.model.hashing import hash_digest, md5
+from headrace.core.speedups import compiled
 
 MAX_KNOWN_KEYS = 10_000  # of one stream: about 1.5 MB
 MAX_KNOWN_KEYS_OF_ALL = 200_000
@@ -82,3 +84,22 @@ class Routing:
                     found[i] = known[key] = bisect_right(starts, md5(key.encode()).digest()) - 1
             Routing._known_of_all += len(known) - before
         return cast("list[int]", found)
+
+
+@compiled
+def by_route(routes: Sequence[int], /) -> dict[int, list[int]]:
+    """Indexes of the records of each route, in order."""
+    groups: defaultdict[int, list[int]] = defaultdict(list)
+    for i, route in enumerate(routes):
+        groups[route].append(i)
+    return groups
+
+
+@compiled
+def deal(groups: dict[int, list[int]], hands: list[list[str]], count: int, /) -> list[str]:
+    """What each of `count` records got; `hands` has what the records of each group got."""
+    dealt = [""] * count
+    for indexes, hand in zip(groups.values(), hands, strict=True):
+        for i, card in zip(indexes, hand, strict=True):
+            dealt[i] = card
+    return dealt

@@ -1,0 +1,391 @@
+/* The compiled twins of a few Python functions: what a put does with each of its records.
+
+   Each does what the function of its name, marked `@compiled`, does in Python, and gives the
+   same for the same arguments; where that function is defined stands what it is for. Nothing
+   here allocates but Python objects, and nothing is kept between calls.
+
+   What comes from a request is only ever measured and copied by the lengths that Python's own
+   objects have. */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdint.h>
+#include <string.h>
+
+/* One version of a loop for what every processor of the architecture has, and one for wider
+   registers, chosen when the module is loaded. */
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#define WIDE __attribute__((target_clones("avx2", "default")))
+#else
+#define WIDE
+#endif
+
+/* -- decoded_sizes ------------------------------------------------------------------------- */
+
+/* Whether all are of the base64 alphabet. No branch: the loop becomes one over vectors. */
+WIDE static int
+is_base64(const unsigned char *text, Py_ssize_t length)
+{
+    unsigned char wrong = 0;
+    for (Py_ssize_t i = 0; i < length; i++) {
+        unsigned char c = text[i];
+        unsigned char is_letter = (unsigned char)((c | 0x20) - 'a') < 26;
+        unsigned char is_digit = (unsigned char)(c - '0') < 10;
+        wrong |= !(is_letter | is_digit | (c == '+') | (c == '/'));
+    }
+    return !wrong;
+}
+
+/* The six bits a character of the alphabet stands for. */
+static int
+bits_of(unsigned char c)
+{
+    if (c >= 'a') return c - 'a' + 26;
+    if (c >= 'A') return c - 'A';
+    if (c >= '0') return c - '0' + 52;
+    return c == '+' ? 62 : 63;
+}
+
+/* Bytes that the text holds, or -1 if it is not base64 without bits after its data. */
+static Py_ssize_t
+decoded_size(PyObject *text)
+{
+    if (!PyUnicode_Check(text) || !PyUnicode_IS_ASCII(text)) return -1;
+    const unsigned char *chars = PyUnicode_1BYTE_DATA(text);
+    Py_ssize_t length = PyUnicode_GET_LENGTH(text), padding = 0;
+    if (length % 4) return -1;
+    if (length && chars[length - 1] == '=') padding = chars[length - 2] == '=' ? 2 : 1;
+    if (!is_base64(chars, length - padding)) return -1;
+    if (padding) {
+        int spare = padding == 2 ? 0x0f : 0x03;
+        if (bits_of(chars[length - padding - 1]) & spare) return -1;
+    }
+    return length / 4 * 3 - padding;
+}
+
+static PyObject *
+decoded_sizes(PyObject *module, PyObject *argument)
+{
+    PyObject *texts = PySequence_Fast(argument, "texts must be a sequence");
+    if (texts == NULL) return NULL;
+    Py_ssize_t count = PySequence_Fast_GET_SIZE(texts);
+    PyObject *sizes = PyList_New(count);
+    for (Py_ssize_t i = 0; sizes != NULL && i < count; i++) {
+        Py_ssize_t size = decoded_size(PySequence_Fast_GET_ITEM(texts, i));
+        if (size < 0) {
+            Py_SETREF(sizes, Py_NewRef(Py_None));
+            break;
+        }
+        PyObject *number = PyLong_FromSsize_t(size);
+        if (number == NULL) Py_CLEAR(sizes);
+        else PyList_SET_ITEM(sizes, i, number);
+    }
+    Py_DECREF(texts);
+    return sizes;
+}
+
+/* -- count_up ------------------------------------------------------------------------------ */
+
+#define HALF 1000000000000000LL  /* 10^15: the lower thirty digits are two such halves */
+#define HALF_DIGITS 15
+#define STEP_UPPER 1208925819LL  /* 2^80, from one sequence number to the next */
+#define STEP_LOWER 614629174706176LL
+
+static void
+write_half(char *at, int64_t half)
+{
+    for (int i = HALF_DIGITS - 1; i >= 0; i--) {
+        at[i] = (char)('0' + half % 10);
+        half /= 10;
+    }
+}
+
+static PyObject *
+count_up(PyObject *module, PyObject *const *args, Py_ssize_t given)
+{
+    if (given != 4 || !PyUnicode_Check(args[0]) || !PyUnicode_IS_ASCII(args[0])) {
+        PyErr_SetString(PyExc_TypeError, "count_up(prefix, upper, lower, count)");
+        return NULL;
+    }
+    Py_ssize_t before = PyUnicode_GET_LENGTH(args[0]);
+    int64_t upper = PyLong_AsLongLong(args[1]), lower = PyLong_AsLongLong(args[2]);
+    Py_ssize_t count = PyLong_AsSsize_t(args[3]);
+    if (PyErr_Occurred()) return NULL;
+    if (upper < 0 || upper >= HALF || lower < 0 || lower >= HALF || count < 0) {
+        PyErr_SetString(PyExc_ValueError, "halves of 0 to 10^15, and a count");
+        return NULL;
+    }
+    PyObject *numbers = PyList_New(count);
+    for (Py_ssize_t i = 0; numbers != NULL && i < count; i++) {
+        PyObject *number = PyUnicode_New(before + 2 * HALF_DIGITS, 127);
+        if (number == NULL) {
+            Py_CLEAR(numbers);
+            break;
+        }
+        char *at = (char *)PyUnicode_1BYTE_DATA(number);
+        memcpy(at, PyUnicode_1BYTE_DATA(args[0]), before);
+        write_half(at + before, upper);
+        write_half(at + before + HALF_DIGITS, lower);
+        PyList_SET_ITEM(numbers, i, number);
+        lower += STEP_LOWER;
+        upper += STEP_UPPER + lower / HALF;
+        lower %= HALF;
+        if (upper >= HALF && i + 1 < count) {
+            PyErr_SetString(PyExc_OverflowError, "more than thirty digits");
+            Py_CLEAR(numbers);
+        }
+    }
+    return numbers;
+}
+
+/* -- are_plain ----------------------------------------------------------------------------- */
+
+WIDE static int
+is_plain(const unsigned char *text, Py_ssize_t length)
+{
+    unsigned char wrong = 0;
+    for (Py_ssize_t i = 0; i < length; i++) {
+        unsigned char c = text[i];
+        wrong |= (c < 0x20) | (c > 0x7e) | (c == '"') | (c == '\\');
+    }
+    return !wrong;
+}
+
+/* The same of a text in which there are others than ASCII's. */
+static int
+is_plain_unicode(PyObject *text)
+{
+    int kind = PyUnicode_KIND(text);
+    const void *chars = PyUnicode_DATA(text);
+    for (Py_ssize_t i = 0; i < PyUnicode_GET_LENGTH(text); i++) {
+        Py_UCS4 c = PyUnicode_READ(kind, chars, i);
+        if (c == '"' || c == '\\' || !Py_UNICODE_ISPRINTABLE(c)) return 0;
+    }
+    return 1;
+}
+
+static PyObject *
+are_plain(PyObject *module, PyObject *argument)
+{
+    PyObject *keys = PySequence_Fast(argument, "keys must be a sequence");
+    if (keys == NULL) return NULL;
+    int all = 1;
+    for (Py_ssize_t i = 0; all && i < PySequence_Fast_GET_SIZE(keys); i++) {
+        PyObject *key = PySequence_Fast_GET_ITEM(keys, i);
+        if (!PyUnicode_Check(key)) {
+            PyErr_SetString(PyExc_TypeError, "keys must be strings");
+            Py_DECREF(keys);
+            return NULL;
+        }
+        all = PyUnicode_IS_ASCII(key)
+                  ? is_plain(PyUnicode_1BYTE_DATA(key), PyUnicode_GET_LENGTH(key))
+                  : is_plain_unicode(key);
+    }
+    Py_DECREF(keys);
+    return PyBool_FromLong(all);
+}
+
+/* -- join_objects -------------------------------------------------------------------------- */
+
+typedef struct {
+    const char *at;
+    Py_ssize_t length;
+} Text;
+
+static int
+read_text(PyObject *object, Text *text)
+{
+    text->at = PyUnicode_AsUTF8AndSize(object, &text->length); /* of ASCII its own characters */
+    return text->at != NULL;
+}
+
+static char *
+put_text(char *at, const Text *text)
+{
+    memcpy(at, text->at, text->length);
+    return at + text->length;
+}
+
+/* The texts of one object that differ. */
+typedef struct {
+    Text data, key, number;
+} Entry;
+
+/* What stands around them: see `rendering.Frame`. */
+typedef struct {
+    Text head, before_key, before_number, end;
+} Around;
+
+static int
+read_entry(PyObject *data, PyObject *keys, PyObject *numbers, Py_ssize_t i, Entry *entry)
+{
+    return read_text(PySequence_Fast_GET_ITEM(data, i), &entry->data)
+           && read_text(PySequence_Fast_GET_ITEM(keys, i), &entry->key)
+           && read_text(PySequence_Fast_GET_ITEM(numbers, i), &entry->number);
+}
+
+static Py_ssize_t
+object_size(const Around *around, const Entry *entry)
+{
+    return around->head.length + entry->data.length
+           + (entry->key.length ? around->before_key.length + entry->key.length : 0)
+           + around->before_number.length + entry->number.length + around->end.length;
+}
+
+static PyObject *
+join_lists(const Around *around, PyObject *data, PyObject *keys, PyObject *numbers,
+           Py_ssize_t start)
+{
+    Py_ssize_t count = PySequence_Fast_GET_SIZE(data), size = count - 1;
+    Entry entry;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (!read_entry(data, keys, numbers, i, &entry)) return NULL;
+        size += object_size(around, &entry);
+    }
+    if (start < 0 || start + size > UINT32_MAX) {
+        PyErr_SetString(PyExc_OverflowError, "more than 4 GiB of records");
+        return NULL;
+    }
+    PyObject *objects = PyBytes_FromStringAndSize(NULL, size);
+    PyObject *ends = PyBytes_FromStringAndSize(NULL, count * (Py_ssize_t)sizeof(uint32_t));
+    if (objects == NULL || ends == NULL) {
+        Py_XDECREF(objects);
+        Py_XDECREF(ends);
+        return NULL;
+    }
+    char *first = PyBytes_AS_STRING(objects), *at = first, *ends_at = PyBytes_AS_STRING(ends);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (i) *at++ = ',';
+        if (!read_entry(data, keys, numbers, i, &entry)) Py_UNREACHABLE(); /* it was read before */
+        at = put_text(at, &around->head);
+        at = put_text(at, &entry.data);
+        if (entry.key.length) {
+            at = put_text(at, &around->before_key);
+            at = put_text(at, &entry.key);
+        }
+        at = put_text(at, &around->before_number);
+        at = put_text(at, &entry.number);
+        at = put_text(at, &around->end);
+        uint32_t end = (uint32_t)(start + (at - first));
+        memcpy(ends_at + i * sizeof end, &end, sizeof end);
+    }
+    return Py_BuildValue("(NN)", objects, ends);
+}
+
+static PyObject *
+join_objects(PyObject *module, PyObject *args)
+{
+    PyObject *head, *before_key, *before_number, *end, *data, *keys, *numbers, *joined = NULL;
+    Py_ssize_t start;
+    if (!PyArg_ParseTuple(args, "(UUUU)OOOn", &head, &before_key, &before_number, &end, &data,
+                          &keys, &numbers, &start))
+        return NULL;
+    Around around;
+    if (!read_text(head, &around.head) || !read_text(before_key, &around.before_key)
+        || !read_text(before_number, &around.before_number) || !read_text(end, &around.end))
+        return NULL;
+    data = PySequence_Fast(data, "data must be a sequence");
+    keys = PySequence_Fast(keys, "keys must be a sequence");
+    numbers = PySequence_Fast(numbers, "numbers must be a sequence");
+    if (data != NULL && keys != NULL && numbers != NULL) {
+        Py_ssize_t count = PySequence_Fast_GET_SIZE(data);
+        if (count && PySequence_Fast_GET_SIZE(keys) == count
+            && PySequence_Fast_GET_SIZE(numbers) == count)
+            joined = join_lists(&around, data, keys, numbers, start);
+        else
+            PyErr_SetString(PyExc_ValueError, "data, keys and numbers of as many records, not 0");
+    }
+    Py_XDECREF(data);
+    Py_XDECREF(keys);
+    Py_XDECREF(numbers);
+    return joined;
+}
+
+/* -- by_route, deal ------------------------------------------------------------------------ */
+
+static PyObject *
+by_route(PyObject *module, PyObject *argument)
+{
+    PyObject *routes = PySequence_Fast(argument, "routes must be a sequence");
+    if (routes == NULL) return NULL;
+    PyObject *groups = PyDict_New();
+    for (Py_ssize_t i = 0; groups != NULL && i < PySequence_Fast_GET_SIZE(routes); i++) {
+        PyObject *route = PySequence_Fast_GET_ITEM(routes, i);
+        PyObject *index = PyLong_FromSsize_t(i);
+        PyObject *group = PyDict_GetItemWithError(groups, route); /* borrowed */
+        int failed = index == NULL || (group == NULL && PyErr_Occurred());
+        if (!failed && group == NULL) {
+            group = PyList_New(0);
+            failed = group == NULL || PyDict_SetItem(groups, route, group) < 0;
+            Py_XDECREF(group); /* the dictionary has it */
+        }
+        failed = failed || PyList_Append(group, index) < 0;
+        Py_XDECREF(index);
+        if (failed) Py_CLEAR(groups);
+    }
+    Py_DECREF(routes);
+    return groups;
+}
+
+static PyObject *
+deal(PyObject *module, PyObject *args)
+{
+    PyObject *groups, *hands, *dealt, *indexes, *route;
+    Py_ssize_t count, position = 0, hand = 0;
+    if (!PyArg_ParseTuple(args, "O!O!n", &PyDict_Type, &groups, &PyList_Type, &hands, &count))
+        return NULL;
+    if (count < 0 || PyDict_GET_SIZE(groups) != PyList_GET_SIZE(hands)) {
+        PyErr_SetString(PyExc_ValueError, "a hand for each group");
+        return NULL;
+    }
+    dealt = PyList_New(count);
+    if (dealt == NULL) return NULL;
+    while (PyDict_Next(groups, &position, &route, &indexes)) {
+        PyObject *cards = PyList_GET_ITEM(hands, hand++);
+        if (!PyList_Check(indexes) || !PyList_Check(cards)
+            || PyList_GET_SIZE(indexes) != PyList_GET_SIZE(cards)) {
+            PyErr_SetString(PyExc_ValueError, "as many in each hand as in its group");
+            Py_DECREF(dealt);
+            return NULL;
+        }
+        for (Py_ssize_t i = 0; i < PyList_GET_SIZE(indexes); i++) {
+            Py_ssize_t to = PyLong_AsSsize_t(PyList_GET_ITEM(indexes, i));
+            if (to < 0 || to >= count || PyList_GET_ITEM(dealt, to) != NULL) {
+                if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "each index once");
+                Py_DECREF(dealt);
+                return NULL;
+            }
+            PyList_SET_ITEM(dealt, to, Py_NewRef(PyList_GET_ITEM(cards, i)));
+        }
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (PyList_GET_ITEM(dealt, i) == NULL) {
+            PyErr_SetString(PyExc_ValueError, "each index once");
+            Py_DECREF(dealt);
+            return NULL;
+        }
+    }
+    return dealt;
+}
+
+/* -- the module ---------------------------------------------------------------------------- */
+
+static PyMethodDef functions[] = {
+    {"decoded_sizes", decoded_sizes, METH_O, NULL},
+    {"count_up", (PyCFunction)(void (*)(void))count_up, METH_FASTCALL, NULL},
+    {"are_plain", are_plain, METH_O, NULL},
+    {"join_objects", join_objects, METH_VARARGS, NULL},
+    {"by_route", by_route, METH_O, NULL},
+    {"deal", deal, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "_speedups", NULL, 0, functions, NULL, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC
+PyInit__speedups(void)
+{
+    return PyModuleDef_Init(&definition);
+}
