@@ -12,6 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from headrace.core.speedups import in_use
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 
@@ -26,7 +28,7 @@ def machine() -> str:
     load = ", ".join(f"{n:.1f}" for n in os.getloadavg())
     return (
         f"{cpu}, {os.cpu_count()} cores, load {load}, {platform.system()} {platform.release()}, "
-        f"Python {platform.python_version()}"
+        f"Python {platform.python_version()}, {in_use()}"
     )
 
 
