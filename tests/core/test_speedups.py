@@ -121,10 +121,11 @@ def test_objects(
     around: tuple[str, str, str, str], records: list[tuple[str, str, str]], start: int
 ) -> None:
     around = ("h", around[1], around[2], around[3])
-    columns = [list(column) for column in zip(*records, strict=True)]
+    data, keys, numbers = ([record[i] for record in records] for i in range(3))
     if not "".join(around).isascii():
         return  # what stands around is ours, and the Python one counts on it
-    assert join_objects(around, *columns, start) == plain(join_objects)(around, *columns, start)
+    joined = join_objects(around, data, keys, numbers, start)
+    assert joined == plain(join_objects)(around, data, keys, numbers, start)
 
 
 @compiled_only

@@ -12,6 +12,7 @@ from typing import Any
 
 from headrace.core.allocator import keep_freed_memory, leave_out_of_collections
 from headrace.core.errors import ConfigError, HeadraceError
+from headrace.core.interpreter import hand_over_soon
 from headrace.core.server import Server, ServerConfig
 
 
@@ -23,6 +24,7 @@ def serve(config: ServerConfig) -> int:
     import uvloop
 
     keep_freed_memory()
+    hand_over_soon()
     try:
         uvloop.run(_run(config))
     except HeadraceError as error:

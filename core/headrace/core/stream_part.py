@@ -58,9 +58,11 @@ class StreamPart(Part):
         # Slow to import, and a check of a file needs neither.
         from headrace.core.allocator import keep_freed_memory, leave_out_of_collections
         from headrace.core.client import StreamClient
+        from headrace.core.interpreter import hand_over_soon
         from headrace.core.server import Server, ServerConfig
 
         keep_freed_memory()
+        hand_over_soon()
         host, port = split_address(self.config.listen)
         server = Server(
             ServerConfig(

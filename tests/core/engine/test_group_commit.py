@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
+import time
 from base64 import b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 from headrace.core.engine.embedded.group_commit import PROMPT_BYTES, InLoop
 from headrace.core.engine.embedded.shard_log import EmbeddedShardLog
 from headrace.core.engine.seam import ShardPut
-from headrace.core.errors import StorageFull
+from headrace.core.errors import InternalFailure, StorageFull
 from headrace.core.log.files import SystemFiles
 from headrace.core.log.stream_log import StreamLog, StreamLogOptions
 from headrace.core.log.window import Window
@@ -24,13 +26,16 @@ from headrace.core.testing.manual_clock import ManualClock
 
 
 class WatchedFiles(SystemFiles):
-    """Notes which thread each sync of data is done in."""
+    """Notes which thread each sync of data is done in, and waits there for `may_sync`."""
 
     def __init__(self) -> None:
         self.syncs: list[int] = []
+        self.may_sync = threading.Event()
+        self.may_sync.set()
 
     def sync_data(self, fd: int) -> None:
         self.syncs.append(threading.get_ident())
+        assert self.may_sync.wait(30)
         super().sync_data(fd)
 
 
@@ -46,7 +51,16 @@ async def log(tmp_path: Path, files: FaultyFiles) -> AsyncIterator[EmbeddedShard
     await opened.close()
 
 
-def open_log(folder: Path, files: FaultyFiles, segment_bytes: int = 1 << 30) -> EmbeddedShardLog:
+def raise_it(error: BaseException) -> None:
+    raise error
+
+
+def open_log(
+    folder: Path,
+    files: FaultyFiles,
+    segment_bytes: int = 1 << 30,
+    on_fatal: Callable[[BaseException], None] = raise_it,
+) -> EmbeddedShardLog:
     clock = ManualClock()
     stream_log = StreamLog.open(
         folder / "log",
@@ -54,21 +68,21 @@ def open_log(folder: Path, files: FaultyFiles, segment_bytes: int = 1 << 30) -> 
         now_ms=clock.now_ms(),
         options=StreamLogOptions(segment_bytes=segment_bytes),
     )
-    return EmbeddedShardLog(stream_log, ThreadPoolExecutor(1), clock, raise_it)
-
-
-def raise_it(error: BaseException) -> None:
-    raise error
+    return EmbeddedShardLog(stream_log, ThreadPoolExecutor(1), clock, on_fatal)
 
 
 def put(size: int) -> ShardPut:
     return ShardPut(0, 1, [b64encode(bytes(size)).decode()], ["k"], size + 1)
 
 
+def watched(files: FaultyFiles) -> WatchedFiles:
+    assert isinstance(files.inner, WatchedFiles)
+    return files.inner
+
+
 def syncs(files: FaultyFiles) -> list[str]:
     """Where each sync was done: here, or there in a writer thread."""
-    inner = files.inner
-    assert isinstance(inner, WatchedFiles)
+    inner = watched(files)
     done, inner.syncs = inner.syncs, []
     return ["here" if ident == threading.get_ident() else "there" for ident in done]
 
@@ -128,10 +142,44 @@ def test_a_disk_that_stays_slow_is_tried_ever_more_seldom() -> None:
 async def test_a_large_request_does_not_wait_for_the_others_of_its_turn(
     log: EmbeddedShardLog, files: FaultyFiles
 ) -> None:
-    await asyncio.gather(*(log.append([put(PROMPT_BYTES)]) for _ in range(4)))
+    watched(files).may_sync.clear()
+    puts = [asyncio.create_task(log.append([put(PROMPT_BYTES)])) for _ in range(4)]
+    await asyncio.sleep(0)
+    watched(files).may_sync.set()
+    await asyncio.gather(*puts)
     assert len(syncs(files)) == 2  # the first, and what came while it was written
     await asyncio.gather(*(log.append([put(10)]) for _ in range(4)))
     assert len(syncs(files)) == 1
+
+
+async def test_a_put_settles_what_has_been_written_before_the_loop_is_told(
+    log: EmbeddedShardLog,
+) -> None:
+    first = asyncio.create_task(log.append([put(PROMPT_BYTES)]))
+    await asyncio.sleep(0)
+    before, end_s = log.tail, time.monotonic() + 30
+    while log.tail == before:
+        log.commits.begin_put()  # nothing else of the loop runs: it cannot have been told
+        assert time.monotonic() < end_s
+    await first
+
+
+async def test_a_put_after_one_that_the_disk_refused_for_good_is_refused(
+    tmp_path: Path, files: FaultyFiles
+) -> None:
+    fatal: list[BaseException] = []
+    log = open_log(tmp_path, files, on_fatal=fatal.append)
+    files.fail_always("sync_data", lambda: OSError(errno.EIO, "the disk is broken"))
+    first = asyncio.create_task(log.append([put(PROMPT_BYTES)]))
+    await asyncio.sleep(0)
+    end_s = time.monotonic() + 30
+    with pytest.raises(InternalFailure):
+        while time.monotonic() < end_s:
+            log.commits.begin_put()
+    with pytest.raises(InternalFailure):
+        await first
+    assert [type(error) for error in fatal] == [OSError]
+    await log.close()
 
 
 async def test_a_full_disk_in_the_loop_refuses_all_of_the_window_and_no_more(

@@ -41,15 +41,15 @@ def write_steps(files: CacheBoundFiles, path: Path, count: int) -> None:
 
 
 def test_only_the_newest_writes_stay_in_the_cache(tmp_path: Path) -> None:
-    files = CacheBoundFiles(4 * MIB)
+    files = CacheBoundFiles(4 * STEP_BYTES)
     old, new = tmp_path / "old", tmp_path / "new"
     write_steps(files, old, 8)
     write_steps(files, new, 3)  # another file's writes count as well
     if is_cached(old, 0):
         pytest.skip("this filesystem keeps everything in memory")
-    assert [is_cached(old, at * MIB) for at in (4, 6)] == [False, False]
-    assert is_cached(old, 7 * MIB + MIB // 2)
-    assert all(is_cached(new, n * MIB + MIB // 2) for n in range(3))
+    assert [is_cached(old, at * STEP_BYTES) for at in (4, 6)] == [False, False]
+    assert is_cached(old, 7 * STEP_BYTES + STEP_BYTES // 2)
+    assert all(is_cached(new, n * STEP_BYTES + STEP_BYTES // 2) for n in range(3))
 
 
 def test_what_left_the_cache_is_read_as_before(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_writes_that_are_not_synced_are_not_lost(tmp_path: Path) -> None:
 
 
 def test_a_deleted_file_and_a_reused_descriptor_are_no_trouble(tmp_path: Path) -> None:
-    files = CacheBoundFiles(2 * MIB)
+    files = CacheBoundFiles(2 * STEP_BYTES)
     for n in range(6):
         path = tmp_path / str(n)
         write_steps(files, path, 2)

@@ -21,7 +21,7 @@ from headrace.core.limits import MIB
 from headrace.core.log.files import SystemFiles
 
 MAX_KEPT_BYTES = 256 * MIB
-STEP_BYTES = 1 * MIB  # small, so that no single write pays for much
+STEP_BYTES = 4 * MIB  # not so large that a single write pays for much
 MAX_DROPS = 4  # at one write
 _PAGE_BYTES = 4096
 
