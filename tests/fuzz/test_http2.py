@@ -15,7 +15,7 @@ from fuzz.frames import HELLO, frame, request, settings, window
 from fuzz.impatient import PATIENCE_S, Impatient
 from fuzz.sockets import SOON_S, dialled, heard, is_closed
 from fuzz.steadiness import Gaps, assert_steady
-from fuzz.vitals import Vitals, Watched, cpu_s, forget_peak, peak_mb, until
+from fuzz.vitals import Watched, cpu_s, forget_peak, peak_mb, sockets, until
 from headrace.core.listener.guard import MIN_PROGRESS_BYTES
 from headrace.core.listener.http2_state import (
     MAX_FRAME_BYTES,
@@ -237,10 +237,10 @@ def test_frames_at_random_for_long(watched: Watched, chance: random.Random) -> N
 
 def test_connections_that_end_in_the_middle(watched: Watched) -> None:
     """Half a preface, half a frame, half a request: nothing of it stays."""
-    before = Vitals.of(watched.pid).descriptors
+    before = sockets(watched.pid)
     whole = HELLO + request(1, "ListStreams")
     for cut in range(1, len(whole), 3):
         with dialled(watched.process.endpoint) as sock:
             sock.sendall(whole[:cut])
-    until(lambda: Vitals.of(watched.pid).descriptors <= before, "they are closed")
+    until(lambda: sockets(watched.pid) <= before, "they are closed")
     watched.is_well()

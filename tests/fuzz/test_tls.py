@@ -14,7 +14,7 @@ import pytest
 
 from fuzz.frames import HELLO
 from fuzz.sockets import GOOD, dialled, heard
-from fuzz.vitals import Vitals, Watched, until
+from fuzz.vitals import Watched, sockets, until
 from headrace.core.testing.server_process import ServerProcess
 
 HANDSHAKE_S = 60  # the event loop's own bound
@@ -52,7 +52,7 @@ def works(server: ServerProcess) -> None:
 
 def test_what_is_no_tls(tls: ServerProcess, chance: random.Random) -> None:
     hello = client_hello()
-    before = Vitals.of(tls.pid).descriptors
+    before = sockets(tls.pid)
     wrong = [GOOD, HELLO, b"", b"\x00" * 1_000, chance.randbytes(500), b"\x16\x03\x01\xff\xff" * 9]
     for _ in range(150):
         at = chance.randrange(len(hello))
@@ -63,7 +63,7 @@ def test_what_is_no_tls(tls: ServerProcess, chance: random.Random) -> None:
             sock.sendall(text)
             if chance.random() < 0.3:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    until(lambda: Vitals.of(tls.pid).descriptors <= before, "they are closed")
+    until(lambda: sockets(tls.pid) <= before, "they are closed")
     works(tls)
     assert "Traceback" not in tls.log_text
     assert len(tls.log_text) < 20_000, "it writes a line for whoever asks for it"
@@ -79,12 +79,12 @@ def test_a_tls_client_at_a_plain_port(watched: Watched) -> None:
 
 @pytest.mark.slow
 def test_a_handshake_that_stops_is_given_up(tls: ServerProcess) -> None:
-    before = Vitals.of(tls.pid).descriptors
+    before = sockets(tls.pid)
     with contextlib.ExitStack() as stack:
         for cut in (0, 1, 5, 50, None):
             stack.enter_context(dialled(endpoint(tls))).sendall(client_hello()[:cut])
         time.sleep(1)
-        assert Vitals.of(tls.pid).descriptors >= before + 5
+        assert sockets(tls.pid) >= before + 5
         most_s = HANDSHAKE_S + 20
-        until(lambda: Vitals.of(tls.pid).descriptors <= before, "they are closed", most_s)
+        until(lambda: sockets(tls.pid) <= before, "they are closed", most_s)
     works(tls)
