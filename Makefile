@@ -56,4 +56,5 @@ soak: $(STAMP) ## The tests that take minutes
 
 clean: ## Remove the environment, caches and the demo's folder
 	rm -rf $(VENV) demo-data .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -f core/headrace/core/_speedups.*.so
 	find agent core sinks tests triggers -name __pycache__ -type d -prune -exec rm -rf {} +

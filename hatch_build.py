@@ -6,9 +6,12 @@ Without one, or without Python's headers, the package is installed without it an
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shlex
 import subprocess
 import sysconfig
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +21,36 @@ SOURCE = "core/headrace/core/_speedups.c"
 
 
 class CustomBuildHook(BuildHookInterface[Any]):
-    """Runs before a wheel is put together, or an editable install."""
+    """Runs before a wheel is put together, or an editable install.
+
+    An editable install imports it from beside its source. For a wheel nothing is written there:
+    the tree may be read-only, and others may be building from it.
+    """
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         source = Path(self.root, SOURCE)
-        # beside its source: an editable install imports it from there
-        built = source.with_name(source.stem + sysconfig.get_config_var("EXT_SUFFIX"))
+        name = source.stem + sysconfig.get_config_var("EXT_SUFFIX")
+        if version == "editable":
+            folder = source.parent
+        else:
+            self._folder = tempfile.TemporaryDirectory()
+            folder = Path(self._folder.name)
         try:
-            compile_extension(source, built)
+            compile_extension(source, folder / name)
         except (OSError, subprocess.CalledProcessError) as error:
-            built.unlink(missing_ok=True)  # of an earlier source, maybe
+            if version == "editable":
+                with contextlib.suppress(OSError):
+                    Path(folder, name).unlink(missing_ok=True)  # of an earlier source
             said = getattr(error, "stderr", None) or str(error)
             self.app.display_warning(f"installing without the compiled speedups: {said.strip()}")
             return
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
-        build_data["force_include"][str(built)] = f"headrace/core/{built.name}"
+        build_data["force_include"][str(folder / name)] = f"headrace/core/{name}"
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        if version != "editable":
+            self._folder.cleanup()
 
 
 def compile_extension(source: Path, built: Path) -> None:
@@ -41,9 +58,19 @@ def compile_extension(source: Path, built: Path) -> None:
 
     Raises OSError if there is none, CalledProcessError if it could not.
     """
-    link = shlex.split(sysconfig.get_config_var("LDSHARED"))
+    link = shlex.split(sysconfig.get_config_var("LDSHARED") or "")
+    if not link:
+        raise OSError("this Python does not say how it links its modules")
     include = sysconfig.get_path("include")
-    temporary = built.with_suffix(".tmp")  # never half of one under its name
-    command = [*link, "-O3", "-fPIC", f"-I{include}", str(source), "-o", str(temporary)]
-    subprocess.run(command, check=True, capture_output=True, text=True)
-    temporary.replace(built)
+    # never half of one under its name, and never another's
+    handle, temporary = tempfile.mkstemp(".so", dir=built.parent)
+    os.close(handle)
+    try:
+        flags = ["-O3", "-fPIC", "-fwrapv", "-DNDEBUG", f"-I{include}"]
+        command = [*link, *flags, str(source), "-o", temporary]
+        subprocess.run(command, check=True, capture_output=True, text=True)
+        os.chmod(temporary, 0o755)
+        os.replace(temporary, built)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)

@@ -11,6 +11,7 @@ import sys
 import sysconfig
 from array import array
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def test_the_extension_is_built_where_it_must_be() -> None:
 def test_every_marked_function_has_a_twin() -> None:
     from headrace.core import _speedups
 
-    twins = {name for name in vars(_speedups) if not name.startswith("_")}
+    twins = {name for name, value in vars(_speedups).items() if callable(value)} - {"__loader__"}
     assert twins == set(speedups.PLAIN)
     for function in (are_plain, by_route, count_up, deal, decoded_sizes, join_objects):
         assert function is getattr(_speedups, function.__name__)
@@ -108,22 +109,20 @@ def test_plain_keys(keys: list[str]) -> None:
     assert are_plain(keys) is plain(are_plain)(keys)
 
 
+ASCII = st.text(st.characters(codec="ascii"), max_size=8)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
 
 @compiled_only
 @given(
-    st.tuples(TEXT, TEXT, TEXT, TEXT),
+    st.tuples(ASCII, ASCII, ASCII, ASCII),  # it is ours, and the Python one counts on it
     st.lists(st.tuples(BASE64, TEXT, st.just("4" * 56)), min_size=1, max_size=8),
     st.integers(0, 10**6),
 )
 def test_objects(
     around: tuple[str, str, str, str], records: list[tuple[str, str, str]], start: int
 ) -> None:
-    around = ("h", around[1], around[2], around[3])
     data, keys, numbers = ([record[i] for record in records] for i in range(3))
-    if not "".join(around).isascii():
-        return  # what stands around is ours, and the Python one counts on it
     joined = join_objects(around, data, keys, numbers, start)
     assert joined == plain(join_objects)(around, data, keys, numbers, start)
 
@@ -145,7 +144,10 @@ def test_groups_and_what_they_are_dealt(routes: list[int]) -> None:
     [
         lambda: decoded_sizes(7),  # type: ignore[arg-type]
         lambda: are_plain([7]),  # type: ignore[list-item]
+        lambda: are_plain(iter(["a"])),  # type: ignore[arg-type]
         lambda: by_route([[]]),  # type: ignore[list-item]
+        lambda: by_route([True]),
+        lambda: by_route({1: 2}),  # type: ignore[arg-type]
         lambda: count_up("1", 10**15, 0, 1),
         lambda: count_up("1", -1, 0, 1),
         lambda: count_up("1", 10**30, 0, 1),
@@ -157,6 +159,8 @@ def test_groups_and_what_they_are_dealt(routes: list[int]) -> None:
         lambda: join_objects(("h", "k", "n", "e"), ["a"], ["b"], [], 0),
         lambda: join_objects(("h", "k", "n", "e"), ["a"], ["b"], ["1"], -1),
         lambda: join_objects(("h", "k", "n", "e"), ["a"], ["b"], ["1"], 2**32),
+        lambda: join_objects(("h", "k", "n", "e"), ["a"], ["b"], ["1"], 2**63 - 1),
+        lambda: join_objects(("h", "k", "n", "e"), 7, iter([]), ["1"], 0),  # type: ignore[arg-type]
         lambda: join_objects(("h", "k", "n", "e"), ["\udc80"], ["b"], ["1"], 0),
         lambda: join_objects(("h", "k", "n", "e"), ["a"], [None], ["1"], 0),  # type: ignore[list-item]
         lambda: deal({0: [0]}, [], 1),
@@ -181,8 +185,36 @@ def test_ends_are_those_of_an_array() -> None:
     assert array("I", ends).tolist() == [18, 24]
 
 
+def in_use(env: dict[str, str], *paths: Path) -> str:
+    """What a new interpreter says of them; `paths` come before those of this one."""
+    python_path = os.pathsep.join([*map(str, paths), os.environ["PYTHONPATH"]])
+    done = subprocess.run(
+        [sys.executable, "-m", "headrace.core.speedups"],
+        env={**os.environ, "PYTHONPATH": python_path, **env},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+@compiled_only
+def test_they_are_on_if_they_are_of_this_source(tmp_path: Path) -> None:
+    assert in_use({}) == "speedups on"
+    folder = tmp_path / "headrace" / "core"
+    folder.mkdir(parents=True)
+    for name in ("__init__.py", "speedups.py"):
+        shutil.copy(ROOT / "core/headrace/core" / name, folder)
+    assert in_use({}, tmp_path) == "speedups off"
+    (folder / "_speedups.py").write_text("VERSION = 0")
+    assert in_use({}, tmp_path) == "speedups off"
+    (folder / "_speedups.py").write_text(f"VERSION = {speedups._VERSION}")
+    assert in_use({}, tmp_path) == "speedups on"
+
+
 def test_without_them_everything_works_the_same() -> None:
     """The tests of what they stand in for, once more in Python."""
+    assert in_use({"HEADRACE_SPEEDUPS": "0"}) == "speedups off"
     tests = [
         "tests/core/log/test_rendering.py",
         "tests/core/model",
@@ -206,50 +238,77 @@ class Hook:
 
     def __init__(self, folder: Path) -> None:
         self.root = folder
-        self.built = folder / SOURCE.replace(".c", sysconfig.get_config_var("EXT_SUFFIX"))
-        self.built.parent.mkdir(parents=True)
+        self.beside = folder / SOURCE.replace(".c", sysconfig.get_config_var("EXT_SUFFIX"))
+        self.beside.parent.mkdir(parents=True)
         shutil.copy(ROOT / SOURCE, folder / SOURCE)
 
-    def run(self, **env: str) -> dict[str, Any]:
+    def run(self, version: str, before: str = "") -> dict[str, Any]:
+        """What the hook adds to a build, and `found`: the files it then packs."""
         code = (
-            "import json, hatch_build; from hatchling.bridge.app import Application; "
-            f"hook = hatch_build.CustomBuildHook({str(self.root)!r}, {{}}, None, None, "
-            "'.', 'wheel', Application()); data = {'force_include': {}}; "
-            "hook.initialize('standard', data); print(json.dumps(data))"
+            "import json, os, sysconfig, hatch_build\n"
+            "from hatchling.bridge.app import Application\n"
+            f"{before}\n"
+            f"hook = hatch_build.CustomBuildHook({str(self.root)!r}, {{}}, None, None, '.', "
+            "'wheel', Application())\n"
+            "data = {'force_include': {}}\n"
+            f"hook.initialize({version!r}, data)\n"
+            "data['found'] = [os.path.exists(path) for path in data['force_include']]\n"
+            f"hook.finalize({version!r}, data, '')\n"
+            "print(json.dumps(data))"
         )
         done = subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=ROOT,
-            env={**os.environ, **env},
-            capture_output=True,
-            text=True,
-            check=True,
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
         )
         self.said = done.stderr
-        *_, last = done.stdout.splitlines()
-        found: dict[str, Any] = json.loads(last)
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return found
+
+    def files(self) -> list[str]:
+        return sorted(path.name for path in self.beside.parent.iterdir())
 
 
 @compiled_only
 def test_the_wheel_has_it_if_there_is_a_compiler(tmp_path: Path) -> None:
     hook = Hook(tmp_path)
-    data = hook.run()
-    assert data["force_include"] == {str(hook.built): f"headrace/core/{hook.built.name}"}
-    assert data["infer_tag"] and not data["pure_python"]
-    assert hook.built.exists()
+    data = hook.run("standard")
+    assert list(data["force_include"].values()) == [f"headrace/core/{hook.beside.name}"]
+    assert data["found"] == [True] and data["infer_tag"] and not data["pure_python"]
+    assert hook.files() == ["_speedups.c"], "the tree is not written to"
 
 
-def test_the_wheel_is_put_together_without_a_compiler(tmp_path: Path) -> None:
+@compiled_only
+def test_an_editable_install_has_it_beside_its_source(tmp_path: Path) -> None:
     hook = Hook(tmp_path)
-    hook.built.write_bytes(b"of an earlier source")
-    assert hook.run(PATH=str(tmp_path)) == {"force_include": {}}
-    assert not hook.built.exists()
+    with ThreadPoolExecutor(4) as several:  # who build at once
+        list(several.map(lambda _: hook.run("editable"), range(4)))
+    assert hook.files() == ["_speedups.c", hook.beside.name]
+    there = subprocess.run(
+        [sys.executable, "-c", "import _speedups; print(_speedups.VERSION)"],
+        cwd=hook.beside.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert there.stdout == f"{speedups._VERSION}\n"
+
+
+NO_COMPILER = "sysconfig.get_config_vars()['LDSHARED'] = '/nowhere/cc -shared'"
+NOT_SAID = "sysconfig.get_config_vars()['LDSHARED'] = None"
+
+
+@pytest.mark.parametrize("version", ["standard", "editable"])
+@pytest.mark.parametrize("before", [NO_COMPILER, NOT_SAID])
+def test_it_is_installed_without_a_compiler(tmp_path: Path, version: str, before: str) -> None:
+    hook = Hook(tmp_path)
+    hook.beside.write_bytes(b"of an earlier source")
+    assert hook.run(version, before) == {"force_include": {}, "found": []}
     assert "without the compiled speedups" in hook.said
+    assert hook.beside.exists() == (version == "standard")
 
 
-def test_the_wheel_is_put_together_if_the_source_does_not_compile(tmp_path: Path) -> None:
+def test_it_is_installed_if_the_source_does_not_compile(tmp_path: Path) -> None:
     hook = Hook(tmp_path)
     (tmp_path / SOURCE).write_text("this is no C")
-    assert hook.run() == {"force_include": {}}
+    assert hook.run("editable") == {"force_include": {}, "found": []}
     assert "without the compiled speedups" in hook.said
+    assert hook.files() == ["_speedups.c"]

@@ -1,16 +1,19 @@
 /* The compiled twins of a few Python functions: what a put does with each of its records.
 
-   Each does what the function of its name, marked `@compiled`, does in Python, and gives the
-   same for the same arguments; where that function is defined stands what it is for. Nothing
-   here allocates but Python objects, and nothing is kept between calls.
+   Each does what the function of its name, marked `@compiled`, does in Python, and gives the same
+   for arguments as their callers give them; any others are an error. What a function is for stands
+   where it is defined in Python. Nothing here allocates but Python objects. (Of a key that is not
+   ASCII, Python keeps the UTF-8 beside it for as long as the key lives.)
 
    What comes from a request is only ever measured and copied by the lengths that Python's own
-   objects have. */
+   objects have. VERSION goes up with every change of what a function takes or gives. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdint.h>
 #include <string.h>
+
+#define VERSION 1 /* as in speedups.py */
 
 /* One version of a loop for what every processor of the architecture has, and one for wider
    registers, chosen when the module is loaded. */
@@ -19,6 +22,13 @@
 #else
 #define WIDE
 #endif
+
+/* Whether it is of a type whose items can be looked at in place. */
+static int
+is_column(PyObject *object)
+{
+    return PyList_Check(object) || PyTuple_Check(object);
+}
 
 /* -- decoded_sizes ------------------------------------------------------------------------- */
 
@@ -64,10 +74,12 @@ decoded_size(PyObject *text)
 }
 
 static PyObject *
-decoded_sizes(PyObject *module, PyObject *argument)
+decoded_sizes(PyObject *module, PyObject *texts)
 {
-    PyObject *texts = PySequence_Fast(argument, "texts must be a sequence");
-    if (texts == NULL) return NULL;
+    if (!is_column(texts)) {
+        PyErr_SetString(PyExc_TypeError, "texts must be a list or tuple");
+        return NULL;
+    }
     Py_ssize_t count = PySequence_Fast_GET_SIZE(texts);
     PyObject *sizes = PyList_New(count);
     for (Py_ssize_t i = 0; sizes != NULL && i < count; i++) {
@@ -80,7 +92,6 @@ decoded_sizes(PyObject *module, PyObject *argument)
         if (number == NULL) Py_CLEAR(sizes);
         else PyList_SET_ITEM(sizes, i, number);
     }
-    Py_DECREF(texts);
     return sizes;
 }
 
@@ -165,23 +176,23 @@ is_plain_unicode(PyObject *text)
 }
 
 static PyObject *
-are_plain(PyObject *module, PyObject *argument)
+are_plain(PyObject *module, PyObject *keys)
 {
-    PyObject *keys = PySequence_Fast(argument, "keys must be a sequence");
-    if (keys == NULL) return NULL;
+    if (!is_column(keys)) {
+        PyErr_SetString(PyExc_TypeError, "keys must be a list or tuple");
+        return NULL;
+    }
     int all = 1;
     for (Py_ssize_t i = 0; all && i < PySequence_Fast_GET_SIZE(keys); i++) {
         PyObject *key = PySequence_Fast_GET_ITEM(keys, i);
         if (!PyUnicode_Check(key)) {
             PyErr_SetString(PyExc_TypeError, "keys must be strings");
-            Py_DECREF(keys);
             return NULL;
         }
         all = PyUnicode_IS_ASCII(key)
                   ? is_plain(PyUnicode_1BYTE_DATA(key), PyUnicode_GET_LENGTH(key))
                   : is_plain_unicode(key);
     }
-    Py_DECREF(keys);
     return PyBool_FromLong(all);
 }
 
@@ -242,7 +253,7 @@ join_lists(const Around *around, PyObject *data, PyObject *keys, PyObject *numbe
         if (!read_entry(data, keys, numbers, i, &entry)) return NULL;
         size += object_size(around, &entry);
     }
-    if (start < 0 || start + size > UINT32_MAX) {
+    if (start < 0 || (uint64_t)start + (uint64_t)size > UINT32_MAX) {
         PyErr_SetString(PyExc_OverflowError, "more than 4 GiB of records");
         return NULL;
     }
@@ -275,7 +286,7 @@ join_lists(const Around *around, PyObject *data, PyObject *keys, PyObject *numbe
 static PyObject *
 join_objects(PyObject *module, PyObject *args)
 {
-    PyObject *head, *before_key, *before_number, *end, *data, *keys, *numbers, *joined = NULL;
+    PyObject *head, *before_key, *before_number, *end, *data, *keys, *numbers;
     Py_ssize_t start;
     if (!PyArg_ParseTuple(args, "(UUUU)OOOn", &head, &before_key, &before_number, &end, &data,
                           &keys, &numbers, &start))
@@ -284,33 +295,36 @@ join_objects(PyObject *module, PyObject *args)
     if (!read_text(head, &around.head) || !read_text(before_key, &around.before_key)
         || !read_text(before_number, &around.before_number) || !read_text(end, &around.end))
         return NULL;
-    data = PySequence_Fast(data, "data must be a sequence");
-    keys = PySequence_Fast(keys, "keys must be a sequence");
-    numbers = PySequence_Fast(numbers, "numbers must be a sequence");
-    if (data != NULL && keys != NULL && numbers != NULL) {
-        Py_ssize_t count = PySequence_Fast_GET_SIZE(data);
-        if (count && PySequence_Fast_GET_SIZE(keys) == count
-            && PySequence_Fast_GET_SIZE(numbers) == count)
-            joined = join_lists(&around, data, keys, numbers, start);
-        else
-            PyErr_SetString(PyExc_ValueError, "data, keys and numbers of as many records, not 0");
+    if (!is_column(data) || !is_column(keys) || !is_column(numbers)) {
+        PyErr_SetString(PyExc_TypeError, "data, keys and numbers must be lists or tuples");
+        return NULL;
     }
-    Py_XDECREF(data);
-    Py_XDECREF(keys);
-    Py_XDECREF(numbers);
-    return joined;
+    Py_ssize_t count = PySequence_Fast_GET_SIZE(data);
+    if (!count || PySequence_Fast_GET_SIZE(keys) != count
+        || PySequence_Fast_GET_SIZE(numbers) != count) {
+        PyErr_SetString(PyExc_ValueError, "data, keys and numbers of as many records, not 0");
+        return NULL;
+    }
+    return join_lists(&around, data, keys, numbers, start);
 }
 
 /* -- by_route, deal ------------------------------------------------------------------------ */
 
 static PyObject *
-by_route(PyObject *module, PyObject *argument)
+by_route(PyObject *module, PyObject *routes)
 {
-    PyObject *routes = PySequence_Fast(argument, "routes must be a sequence");
-    if (routes == NULL) return NULL;
+    if (!is_column(routes)) {
+        PyErr_SetString(PyExc_TypeError, "routes must be a list or tuple");
+        return NULL;
+    }
     PyObject *groups = PyDict_New();
     for (Py_ssize_t i = 0; groups != NULL && i < PySequence_Fast_GET_SIZE(routes); i++) {
         PyObject *route = PySequence_Fast_GET_ITEM(routes, i);
+        if (!PyLong_CheckExact(route)) { /* which nothing of ours is run for to hash it */
+            PyErr_SetString(PyExc_TypeError, "routes must be integers");
+            Py_CLEAR(groups);
+            break;
+        }
         PyObject *index = PyLong_FromSsize_t(i);
         PyObject *group = PyDict_GetItemWithError(groups, route); /* borrowed */
         int failed = index == NULL || (group == NULL && PyErr_Occurred());
@@ -323,7 +337,6 @@ by_route(PyObject *module, PyObject *argument)
         Py_XDECREF(index);
         if (failed) Py_CLEAR(groups);
     }
-    Py_DECREF(routes);
     return groups;
 }
 
@@ -380,8 +393,19 @@ static PyMethodDef functions[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static int
+add_version(PyObject *module)
+{
+    return PyModule_AddIntConstant(module, "VERSION", VERSION);
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, add_version},
+    {0, NULL},
+};
+
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "_speedups", NULL, 0, functions, NULL, NULL, NULL, NULL,
+    PyModuleDef_HEAD_INIT, "_speedups", NULL, 0, functions, slots, NULL, NULL, NULL,
 };
 
 PyMODINIT_FUNC

@@ -5,7 +5,7 @@ compiler, the twin of its name in `_speedups.c` takes its place; if not, or with
 `HEADRACE_SPEEDUPS=0` in the environment, the Python one runs and everything works the same, only
 puts of many records not as fast. The tests hold both to the same answers.
 
-`python -m headrace.core.speedups` says which are in use.
+`python -m headrace.core.speedups` says whether the twins are in use.
 """
 
 from __future__ import annotations
@@ -20,15 +20,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 PLAIN: dict[str, Callable[..., Any]] = {}
 """The functions in Python, by name."""
 
+_VERSION = 1  # as in _speedups.c
+
 
 def _built() -> ModuleType | None:
+    """The module, unless it is not wanted or was built of another source than is here."""
     if os.environ.get("HEADRACE_SPEEDUPS") == "0":
         return None
     try:
         from headrace.core import _speedups
     except ImportError:
         return None
-    return _speedups
+    return _speedups if getattr(_speedups, "VERSION", None) == _VERSION else None
 
 
 _module = _built()
@@ -38,12 +41,12 @@ IS_COMPILED = _module is not None
 def compiled(function: F) -> F:
     """The twin of this function, which takes arguments by position only; else itself."""
     PLAIN[function.__name__] = function
-    return cast("F", getattr(_module, function.__name__, function))
+    return function if _module is None else cast("F", getattr(_module, function.__name__))
 
 
 def in_use() -> str:
-    """Which functions run, in two words for people."""
-    return "speedups compiled" if IS_COMPILED else "speedups not compiled"
+    """Whether the twins are, for people."""
+    return "speedups on" if IS_COMPILED else "speedups off"
 
 
 if __name__ == "__main__":

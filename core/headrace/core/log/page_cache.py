@@ -21,8 +21,9 @@ from headrace.core.limits import MIB
 from headrace.core.log.files import SystemFiles
 
 MAX_KEPT_BYTES = 256 * MIB
-STEP_BYTES = 4 * MIB  # not so large that a single write pays for much
-MAX_DROPS = 4  # at one write
+STEP_BYTES = 1 * MIB
+SLACK_BYTES = 4 * MIB  # dropped together: to drop a step alone costs three turns at the interpreter
+MAX_DROPS = 8  # steps at one write, so that none pays for much
 _PAGE_BYTES = 4096
 
 
@@ -36,7 +37,8 @@ class CacheBoundFiles(SystemFiles):
     """The machine's filesystem, of whose page cache only the newest writes stay.
 
     What was written more than `kept_bytes` ago, over all files, is dropped from the cache if it
-    is on the disk; it can be read as before. Safe to call from several threads.
+    is on the disk; it can be read as before. `SLACK_BYTES` more may stay, and of each file that
+    is being written up to a step. Safe to call from several threads.
     """
 
     def __init__(self, kept_bytes: int | None = None) -> None:
@@ -79,11 +81,18 @@ class CacheBoundFiles(SystemFiles):
             self._step_bytes += _page_bytes(start, end)
 
     def _surplus(self) -> list[tuple[Path, int, int]]:
+        """What to drop now: runs of one file's steps."""
         surplus: list[tuple[Path, int, int]] = []
-        while self._step_bytes > self._kept_bytes and len(surplus) < MAX_DROPS:
-            step = self._steps.popleft()
-            self._step_bytes -= _page_bytes(step[1], step[2])
-            surplus.append(step)
+        if self._step_bytes <= self._kept_bytes + SLACK_BYTES:
+            return surplus
+        for _ in range(MAX_DROPS):
+            if self._step_bytes <= self._kept_bytes:
+                break
+            path, start, end = self._steps.popleft()
+            self._step_bytes -= _page_bytes(start, end)
+            if surplus and surplus[-1][0] == path and surplus[-1][2] == start:
+                start = surplus.pop()[1]
+            surplus.append((path, start, end))
         return surplus
 
 

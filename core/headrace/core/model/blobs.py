@@ -18,7 +18,7 @@ def decoded_size(text: str) -> int:
 
 
 @compiled
-def decoded_sizes(texts: Sequence[str]) -> list[int] | None:
+def decoded_sizes(texts: Sequence[str], /) -> list[int] | None:
     """Bytes that each text holds; None if any of them is not base64 as AWS takes it.
 
     Refused too are bits set after the data: some readers' decoders refuse those, and would stay

@@ -11,7 +11,7 @@ from headrace.core.control.stream_state import ShardState, StreamState
 from headrace.core.model.hashing import hash_digest, md5
 from headrace.core.speedups import compiled
 
-MAX_KNOWN_KEYS = 10_000  # of one stream: about 1.5 MB
+MAX_KNOWN_KEYS = 10_000  # of one stream: about 1.5 MB, and half as much again if not ASCII
 MAX_KNOWN_KEYS_OF_ALL = 200_000
 _BATCHES_UNLOOKED = 63
 
@@ -92,7 +92,7 @@ def by_route(routes: Sequence[int], /) -> dict[int, list[int]]:
     groups: defaultdict[int, list[int]] = defaultdict(list)
     for i, route in enumerate(routes):
         groups[route].append(i)
-    return groups
+    return dict(groups)
 
 
 @compiled
