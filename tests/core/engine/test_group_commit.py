@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import threading
-import time
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import pytest
 from headrace.core.engine.embedded.group_commit import PROMPT_BYTES, InLoop
 from headrace.core.engine.embedded.shard_log import EmbeddedShardLog
 from headrace.core.engine.seam import ShardPut
-from headrace.core.errors import InternalFailure, StorageFull
+from headrace.core.errors import StorageFull
 from headrace.core.log.files import SystemFiles
 from headrace.core.log.stream_log import StreamLog, StreamLogOptions
 from headrace.core.log.window import Window
@@ -51,16 +49,7 @@ async def log(tmp_path: Path, files: FaultyFiles) -> AsyncIterator[EmbeddedShard
     await opened.close()
 
 
-def raise_it(error: BaseException) -> None:
-    raise error
-
-
-def open_log(
-    folder: Path,
-    files: FaultyFiles,
-    segment_bytes: int = 1 << 30,
-    on_fatal: Callable[[BaseException], None] = raise_it,
-) -> EmbeddedShardLog:
+def open_log(folder: Path, files: FaultyFiles, segment_bytes: int = 1 << 30) -> EmbeddedShardLog:
     clock = ManualClock()
     stream_log = StreamLog.open(
         folder / "log",
@@ -68,7 +57,11 @@ def open_log(
         now_ms=clock.now_ms(),
         options=StreamLogOptions(segment_bytes=segment_bytes),
     )
-    return EmbeddedShardLog(stream_log, ThreadPoolExecutor(1), clock, on_fatal)
+    return EmbeddedShardLog(stream_log, ThreadPoolExecutor(1), clock, raise_it)
+
+
+def raise_it(error: BaseException) -> None:
+    raise error
 
 
 def put(size: int) -> ShardPut:
@@ -150,36 +143,6 @@ async def test_a_large_request_does_not_wait_for_the_others_of_its_turn(
     assert len(syncs(files)) == 2  # the first, and what came while it was written
     await asyncio.gather(*(log.append([put(10)]) for _ in range(4)))
     assert len(syncs(files)) == 1
-
-
-async def test_a_put_settles_what_has_been_written_before_the_loop_is_told(
-    log: EmbeddedShardLog,
-) -> None:
-    first = asyncio.create_task(log.append([put(PROMPT_BYTES)]))
-    await asyncio.sleep(0)
-    before, end_s = log.tail, time.monotonic() + 30
-    while log.tail == before:
-        log.commits.begin_put()  # nothing else of the loop runs: it cannot have been told
-        assert time.monotonic() < end_s
-    await first
-
-
-async def test_a_put_after_one_that_the_disk_refused_for_good_is_refused(
-    tmp_path: Path, files: FaultyFiles
-) -> None:
-    fatal: list[BaseException] = []
-    log = open_log(tmp_path, files, on_fatal=fatal.append)
-    files.fail_always("sync_data", lambda: OSError(errno.EIO, "the disk is broken"))
-    first = asyncio.create_task(log.append([put(PROMPT_BYTES)]))
-    await asyncio.sleep(0)
-    end_s = time.monotonic() + 30
-    with pytest.raises(InternalFailure):
-        while time.monotonic() < end_s:
-            log.commits.begin_put()
-    with pytest.raises(InternalFailure):
-        await first
-    assert [type(error) for error in fatal] == [OSError]
-    await log.close()
 
 
 async def test_a_full_disk_in_the_loop_refuses_all_of_the_window_and_no_more(

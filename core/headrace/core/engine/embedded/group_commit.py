@@ -14,8 +14,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, Future
-from typing import NamedTuple
+from concurrent.futures import Executor
 
 from headrace.core.clock import Clock
 from headrace.core.errors import HeadraceError, InternalFailure, ServiceUnavailable, StorageFull
@@ -67,14 +66,6 @@ class InLoop:
             self._penalty = max(self._penalty - 1, self.first_in_thread)
 
 
-class Writing(NamedTuple):
-    """A window that a thread is writing."""
-
-    window: Window
-    waiters: list[asyncio.Future[None]]
-    future: Future[Written]
-
-
 class GroupCommit:
     """What stands between a stream log's open window and the disk. Belongs to one event loop."""
 
@@ -95,7 +86,7 @@ class GroupCommit:
         self._on_visible = on_visible
         self._loop = asyncio.get_running_loop()
         self._waiters: list[asyncio.Future[None]] = []
-        self._writing: Writing | None = None
+        self._writing = False
         self._scheduled = False
         self._in_flight_bytes = 0
         self.in_loop = InLoop()
@@ -103,17 +94,6 @@ class GroupCommit:
         self._mark_timer: asyncio.TimerHandle | None = None
         self._rest_timer: asyncio.TimerHandle | None = None
         self._failed: BaseException | None = None
-
-    def begin_put(self) -> None:
-        """To be called before a put looks at the log or the producers' memory.
-
-        Either may change: a window that was written is settled, and the next one maybe written.
-        The loop may have other requests to look at before it says that a window is written; the
-        disk is not to be idle meanwhile (measured, PutRecords of 500 x 1 KiB over 8 connections:
-        255 -> 275 thousand records/s). Raises as `refuse_if_failed` does.
-        """
-        self._settle_written()
-        self.refuse_if_failed()
 
     def refuse_if_failed(self) -> None:
         """Raises InternalFailure once a write has failed for good."""
@@ -135,11 +115,11 @@ class GroupCommit:
         """Done when all that was appended so far is synced. Raises if it cannot be."""
         self.refuse_if_failed()
         waiter: asyncio.Future[None] = self._loop.create_future()
-        if self._log.window is None and self._writing is None:
+        if self._log.window is None and not self._writing:
             waiter.set_result(None)
             return waiter
         self._waiters.append(waiter)
-        if self._writing is None:
+        if not self._writing:
             if self._in_flight_bytes >= PROMPT_BYTES:
                 self._commit()
             elif not self._scheduled:
@@ -164,7 +144,7 @@ class GroupCommit:
 
     def _commit_scheduled(self) -> None:
         self._scheduled = False
-        if self._writing is None:
+        if not self._writing:
             self._commit()
 
     def _commit(self) -> None:
@@ -177,9 +157,9 @@ class GroupCommit:
         elif self.in_loop.takes(window):
             self._settle(window, waiters, self._written_here(window, now_ms))
         else:
-            future = self._writers.submit(self._log.write, window, now_ms)
-            self._writing = Writing(window, waiters, future)
-            future.add_done_callback(self._wake)
+            self._writing = True
+            done = self._loop.run_in_executor(self._writers, self._log.write, window, now_ms)
+            done.add_done_callback(lambda future: self._written(window, waiters, future))
 
     def _written_here(self, window: Window, now_ms: int) -> Written | Exception:
         started_s = time.perf_counter()
@@ -190,19 +170,14 @@ class GroupCommit:
         finally:
             self.in_loop.took(time.perf_counter() - started_s)
 
-    def _wake(self, future: Future[Written]) -> None:
-        """Called in the writer's thread."""
-        with contextlib.suppress(RuntimeError):  # the loop was closed without waiting for it
-            self._loop.call_soon_threadsafe(self._settle_written)
-
-    def _settle_written(self) -> None:
-        """Settle the window under way if it has been written."""
-        writing = self._writing
-        if writing is None or not writing.future.done():
-            return
-        self._writing = None
-        outcome = writing.future.exception() or writing.future.result()
-        self._settle(writing.window, writing.waiters, outcome)
+    def _written(
+        self,
+        window: Window,
+        waiters: list[asyncio.Future[None]],
+        future: asyncio.Future[Written],
+    ) -> None:
+        self._writing = False
+        self._settle(window, waiters, future.exception() or future.result())
 
     def _settle(
         self,

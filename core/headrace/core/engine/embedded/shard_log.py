@@ -49,7 +49,7 @@ class EmbeddedShardLog:
     # -- putting -------------------------------------------------------------------------------
 
     async def append(self, puts: Sequence[ShardPut]) -> list[list[str]]:
-        self.commits.begin_put()
+        self.commits.refuse_if_failed()
         self.commits.admit(sum(put.payload_bytes for put in puts))
         now_ms = self._clock.now_ms()
         numbers = [
@@ -62,7 +62,7 @@ class EmbeddedShardLog:
     async def append_once(
         self, producer_id: str, epoch: int, records: Sequence[StampedRecord]
     ) -> OnceAnswer:
-        self.commits.begin_put()
+        self.commits.refuse_if_failed()
         memory = self._log.memory
         latest_epoch = memory.epoch_of(producer_id)
         if latest_epoch is not None and latest_epoch > epoch:
