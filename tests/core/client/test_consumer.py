@@ -61,6 +61,17 @@ async def test_workers_share_the_shards_evenly_and_read_everything(
         await until(lambda: len(works[0].now) == 6)
 
 
+async def test_children_are_looked_for_as_soon_as_their_parent_has_been_read(
+    direct: StreamClient, stream: str
+) -> None:
+    work = Collector()
+    async with running(direct, stream, "w", work, shard_sync_ms=3_600_000):
+        await put(direct, stream, 0, 100)
+        await split(direct, stream, "shardId-000000000000")
+        await put(direct, stream, 100, 100)
+        await until(lambda: work.numbers == list(range(200)))
+
+
 async def test_children_wait_for_their_parents_through_splits_and_merges(
     direct: StreamClient, stream: str
 ) -> None:
