@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from headrace.core.control.stream_state import ShardState
 from headrace.core.model.hashing import hash_key, uniform_ranges
 from headrace.core.service import routing
-from headrace.core.service.routing import Routing
+from headrace.core.service.routing import Routing, by_route, deal
 
 
 def make(shards: int) -> Routing:
@@ -75,3 +75,10 @@ def test_all_streams_together_remember_a_bounded_number_of_keys(
     del table, tables
     gc.collect()
     assert Routing._known_of_all == before
+
+
+@given(st.lists(st.integers(0, 5)))
+def test_what_each_group_got_is_dealt_to_its_records(routes: list[int]) -> None:
+    groups = by_route(routes)
+    hands = [[f"{route}:{i}" for i in indexes] for route, indexes in groups.items()]
+    assert deal(groups, hands, len(routes)) == [f"{r}:{i}" for i, r in enumerate(routes)]

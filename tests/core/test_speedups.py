@@ -23,7 +23,6 @@ from headrace.core import speedups
 from headrace.core.log.rendering import are_plain, join_objects
 from headrace.core.model.blobs import decoded_sizes
 from headrace.core.model.sequence import STEP, count_up, run
-from headrace.core.service.routing import by_route, deal
 
 ROOT = Path(__file__).parents[2]
 SOURCE = "core/headrace/core/_speedups.c"
@@ -50,7 +49,7 @@ def test_every_marked_function_has_a_twin() -> None:
 
     twins = {name for name, value in vars(_speedups).items() if callable(value)} - {"__loader__"}
     assert twins == set(speedups.PLAIN)
-    for function in (are_plain, by_route, count_up, deal, decoded_sizes, join_objects):
+    for function in (are_plain, count_up, decoded_sizes, join_objects):
         assert function is getattr(_speedups, function.__name__)
 
 
@@ -128,26 +127,12 @@ def test_objects(
 
 
 @compiled_only
-@given(st.lists(st.integers(0, 5) | st.integers(0, 2**70), max_size=40))
-def test_groups_and_what_they_are_dealt(routes: list[int]) -> None:
-    groups = by_route(routes)
-    assert list(groups.items()) == list(plain(by_route)(routes).items())
-    hands = [[f"{route}:{i}" for i in indexes] for route, indexes in groups.items()]
-    dealt = deal(groups, hands, len(routes))
-    assert dealt == [f"{route}:{i}" for i, route in enumerate(routes)]
-    assert dealt == plain(deal)(groups, hands, len(routes))
-
-
-@compiled_only
 @pytest.mark.parametrize(
     "call",
     [
         lambda: decoded_sizes(7),  # type: ignore[arg-type]
         lambda: are_plain([7]),  # type: ignore[list-item]
         lambda: are_plain(iter(["a"])),  # type: ignore[arg-type]
-        lambda: by_route([[]]),  # type: ignore[list-item]
-        lambda: by_route([True]),
-        lambda: by_route({1: 2}),  # type: ignore[arg-type]
         lambda: count_up("1", 10**15, 0, 1),
         lambda: count_up("1", -1, 0, 1),
         lambda: count_up("1", 10**30, 0, 1),
@@ -163,14 +148,6 @@ def test_groups_and_what_they_are_dealt(routes: list[int]) -> None:
         lambda: join_objects(("h", "k", "n", "e"), 7, iter([]), ["1"], 0),  # type: ignore[arg-type]
         lambda: join_objects(("h", "k", "n", "e"), ["\udc80"], ["b"], ["1"], 0),
         lambda: join_objects(("h", "k", "n", "e"), ["a"], [None], ["1"], 0),  # type: ignore[list-item]
-        lambda: deal({0: [0]}, [], 1),
-        lambda: deal({0: [0]}, [["a", "b"]], 1),
-        lambda: deal({0: [1]}, [["a"]], 1),
-        lambda: deal({0: [-1]}, [["a"]], 1),
-        lambda: deal({0: [0, 0]}, [["a", "b"]], 2),
-        lambda: deal({0: [0]}, [["a"]], 2),
-        lambda: deal({0: ["x"]}, [["a"]], 1),  # type: ignore[list-item]
-        lambda: deal({}, [], -1),
     ],
 )
 def test_wrong_arguments_are_errors_and_no_more(call: Callable[[], object]) -> None:

@@ -308,79 +308,6 @@ join_objects(PyObject *module, PyObject *args)
     return join_lists(&around, data, keys, numbers, start);
 }
 
-/* -- by_route, deal ------------------------------------------------------------------------ */
-
-static PyObject *
-by_route(PyObject *module, PyObject *routes)
-{
-    if (!is_column(routes)) {
-        PyErr_SetString(PyExc_TypeError, "routes must be a list or tuple");
-        return NULL;
-    }
-    PyObject *groups = PyDict_New();
-    for (Py_ssize_t i = 0; groups != NULL && i < PySequence_Fast_GET_SIZE(routes); i++) {
-        PyObject *route = PySequence_Fast_GET_ITEM(routes, i);
-        if (!PyLong_CheckExact(route)) { /* which nothing of ours is run for to hash it */
-            PyErr_SetString(PyExc_TypeError, "routes must be integers");
-            Py_CLEAR(groups);
-            break;
-        }
-        PyObject *index = PyLong_FromSsize_t(i);
-        PyObject *group = PyDict_GetItemWithError(groups, route); /* borrowed */
-        int failed = index == NULL || (group == NULL && PyErr_Occurred());
-        if (!failed && group == NULL) {
-            group = PyList_New(0);
-            failed = group == NULL || PyDict_SetItem(groups, route, group) < 0;
-            Py_XDECREF(group); /* the dictionary has it */
-        }
-        failed = failed || PyList_Append(group, index) < 0;
-        Py_XDECREF(index);
-        if (failed) Py_CLEAR(groups);
-    }
-    return groups;
-}
-
-static PyObject *
-deal(PyObject *module, PyObject *args)
-{
-    PyObject *groups, *hands, *dealt, *indexes, *route;
-    Py_ssize_t count, position = 0, hand = 0;
-    if (!PyArg_ParseTuple(args, "O!O!n", &PyDict_Type, &groups, &PyList_Type, &hands, &count))
-        return NULL;
-    if (count < 0 || PyDict_GET_SIZE(groups) != PyList_GET_SIZE(hands)) {
-        PyErr_SetString(PyExc_ValueError, "a hand for each group");
-        return NULL;
-    }
-    dealt = PyList_New(count);
-    if (dealt == NULL) return NULL;
-    while (PyDict_Next(groups, &position, &route, &indexes)) {
-        PyObject *cards = PyList_GET_ITEM(hands, hand++);
-        if (!PyList_Check(indexes) || !PyList_Check(cards)
-            || PyList_GET_SIZE(indexes) != PyList_GET_SIZE(cards)) {
-            PyErr_SetString(PyExc_ValueError, "as many in each hand as in its group");
-            Py_DECREF(dealt);
-            return NULL;
-        }
-        for (Py_ssize_t i = 0; i < PyList_GET_SIZE(indexes); i++) {
-            Py_ssize_t to = PyLong_AsSsize_t(PyList_GET_ITEM(indexes, i));
-            if (to < 0 || to >= count || PyList_GET_ITEM(dealt, to) != NULL) {
-                if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "each index once");
-                Py_DECREF(dealt);
-                return NULL;
-            }
-            PyList_SET_ITEM(dealt, to, Py_NewRef(PyList_GET_ITEM(cards, i)));
-        }
-    }
-    for (Py_ssize_t i = 0; i < count; i++) {
-        if (PyList_GET_ITEM(dealt, i) == NULL) {
-            PyErr_SetString(PyExc_ValueError, "each index once");
-            Py_DECREF(dealt);
-            return NULL;
-        }
-    }
-    return dealt;
-}
-
 /* -- the module ---------------------------------------------------------------------------- */
 
 static PyMethodDef functions[] = {
@@ -388,8 +315,6 @@ static PyMethodDef functions[] = {
     {"count_up", (PyCFunction)(void (*)(void))count_up, METH_FASTCALL, NULL},
     {"are_plain", are_plain, METH_O, NULL},
     {"join_objects", join_objects, METH_VARARGS, NULL},
-    {"by_route", by_route, METH_O, NULL},
-    {"deal", deal, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -9,7 +9,6 @@ from typing import cast
 
 from headrace.core.control.stream_state import ShardState, StreamState
 from headrace.core.model.hashing import hash_digest, md5
-from headrace.core.speedups import compiled
 
 MAX_KNOWN_KEYS = 10_000  # of one stream: about 1.5 MB, and half as much again if not ASCII
 MAX_KNOWN_KEYS_OF_ALL = 200_000
@@ -86,17 +85,15 @@ class Routing:
         return cast("list[int]", found)
 
 
-@compiled
-def by_route(routes: Sequence[int], /) -> dict[int, list[int]]:
+def by_route(routes: Sequence[int]) -> dict[int, list[int]]:
     """Indexes of the records of each route, in order."""
     groups: defaultdict[int, list[int]] = defaultdict(list)
     for i, route in enumerate(routes):
         groups[route].append(i)
-    return dict(groups)
+    return groups
 
 
-@compiled
-def deal(groups: dict[int, list[int]], hands: list[list[str]], count: int, /) -> list[str]:
+def deal(groups: dict[int, list[int]], hands: list[list[str]], count: int) -> list[str]:
     """What each of `count` records got; `hands` has what the records of each group got."""
     dealt = [""] * count
     for indexes, hand in zip(groups.values(), hands, strict=True):
