@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import json
 import os
 import shutil
@@ -45,8 +46,7 @@ def test_the_extension_is_built_where_it_must_be() -> None:
 
 @compiled_only
 def test_every_marked_function_has_a_twin() -> None:
-    from headrace.core import _speedups
-
+    _speedups = importlib.import_module("headrace.core._speedups")
     twins = {name for name, value in vars(_speedups).items() if callable(value)} - {"__loader__"}
     assert twins == set(speedups.PLAIN)
     for function in (are_plain, count_up, decoded_sizes, join_objects):

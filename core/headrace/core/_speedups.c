@@ -1,7 +1,7 @@
 /* The compiled twins of a few Python functions: what a put does with each of its records.
 
    Each does what the function of its name, marked `@compiled`, does in Python, and gives the same
-   for arguments as their callers give them; any others are an error. What a function is for stands
+   for arguments as their callers give them; others are refused. What a function is for stands
    where it is defined in Python. Nothing here allocates but Python objects. (Of a key that is not
    ASCII, Python keeps the UTF-8 beside it for as long as the key lives.)
 
@@ -222,7 +222,7 @@ typedef struct {
     Text data, key, number;
 } Entry;
 
-/* What stands around them: see `rendering.Frame`. */
+/* What stands around them: see `join_objects` in rendering.py. */
 typedef struct {
     Text head, before_key, before_number, end;
 } Around;

@@ -10,6 +10,7 @@ puts of many records not as fast. The tests hold both to the same answers.
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable
 from types import ModuleType
@@ -28,10 +29,10 @@ def _built() -> ModuleType | None:
     if os.environ.get("HEADRACE_SPEEDUPS") == "0":
         return None
     try:
-        from headrace.core import _speedups
+        module = importlib.import_module("headrace.core._speedups")
     except ImportError:
         return None
-    return _speedups if getattr(_speedups, "VERSION", None) == _VERSION else None
+    return module if getattr(module, "VERSION", None) == _VERSION else None
 
 
 _module = _built()
