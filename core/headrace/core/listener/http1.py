@@ -7,12 +7,18 @@ third of a PutRecords of 500 x 1 KiB). Here a body is gathered, joined once and 
 message; how much of that there may be on all connections is `guard`'s. An answer's body may be
 `Pieces`: they reach the socket without being joined. And an answer's head and body, which uvicorn
 sends one after the other, go together: one system call and one packet less.
+
+A request that came whole is answered in the same turn of the loop if the application has said of
+it, by a method `starts_at_once`, that it bears that (see `eager`). With a polling reader a turn is
+a tenth of the time from a put until it is seen.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from headrace.core.listener import eager
 from headrace.core.listener.http1_guard import GuardedHttp1Protocol
 from headrace.core.pieces import Pieces
 
@@ -29,10 +35,30 @@ class Http1Protocol(GuardedHttp1Protocol):
         self._parts: list[bytes] = []
         self._pieces: list[bytes] = []  # after the parts
         self._size = 0
+        self._starts_at_once: Callable[[Any], bool] = getattr(self.app, "starts_at_once", _never)
+        self._is_receiving = False
+        self._due: tuple[Any, Any] | None = None  # a cycle and its application, to be started
 
     def connection_made(self, transport: Any) -> None:
         self._gathering = GatheringTransport(transport)
         super().connection_made(self._gathering)  # type: ignore[arg-type]
+
+    def data_received(self, data: bytes) -> None:
+        self._is_receiving = True
+        super().data_received(data)
+        while self._due is not None:
+            (cycle, app), self._due = self._due, None  # whose end may bring a pipelined one
+            if cycle.more_body or not self._starts_at_once(cycle.scope):
+                super()._start_asgi_task(cycle, app)
+            else:
+                eager.start(cycle.run_asgi(app), self.loop, self.tasks)
+        self._is_receiving = False
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        if self._is_receiving:
+            self._due = cycle, app  # more of it may be in what was received
+        else:
+            super()._start_asgi_task(cycle, app)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -75,6 +101,10 @@ class Http1Protocol(GuardedHttp1Protocol):
     def _join_pieces(self) -> None:
         self._parts.append(b"".join(self._pieces))
         self._pieces = []
+
+
+def _never(scope: Any) -> bool:
+    return False
 
 
 class GatheringTransport:

@@ -78,7 +78,7 @@ class KinesisApp:
             await _lifespan(receive, send)
             return
         if kind == "http":
-            if scope["path"] == "/" and scope["method"] == "POST":
+            if self.starts_at_once(scope):
                 await self._kinesis(scope, receive, send)
                 return
             if scope["method"] == "OPTIONS" and any(k == b"origin" for k, _ in scope["headers"]):
@@ -106,6 +106,10 @@ class KinesisApp:
             await send(message)
 
         await self._management(scope, receive, send_with_headers)
+
+    def starts_at_once(self, scope: Scope) -> bool:
+        """Whether it is for the data path; its requests need no task before they first wait."""
+        return bool(scope["path"] == "/" and scope["method"] == "POST")
 
     def _refusal(self, scope: Scope) -> str | None:
         """Why a browser is refused what the management application has; None: it is not."""
