@@ -62,6 +62,7 @@ class Driver:
             self.log.fail(window)
             raise
         self.log.publish(written)
+        self.log.note()
 
     def put(self, shard: int, data: Sequence[bytes], keys: Sequence[str] = ()) -> list[str]:
         numbers = self.append(shard, data, keys)

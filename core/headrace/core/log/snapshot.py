@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from headrace.core.log.access import SegmentAccess
 from headrace.core.log.files import NotInMemory
+from headrace.core.log.newest import Newest
 from headrace.core.log.reading import SEGMENTS_AT_ONCE, Segment, Slice, read_slice
 from headrace.core.log.segment import ActiveSegment, SealedSegment
 from headrace.core.model.sequence import BEGINNING, Position
@@ -25,6 +26,7 @@ class LogSnapshot(NamedTuple):
     sealed: tuple[SealedSegment, ...]
     active: ActiveSegment
     tail: Position
+    newest: Newest | None
 
     def read(
         self,
@@ -42,6 +44,12 @@ class LogSnapshot(NamedTuple):
         that lies before `floor`. Without `wait` raises NotInMemory rather than wait for the disk.
         """
         start = max(position, floor)
+        if start >= self.tail:
+            return Slice([], 0, start, None)
+        if self.newest is not None:
+            known = self.newest.read(shard, position, start, max_records, max_bytes)
+            if known is not None:
+                return known
         part = read_slice(
             self.access, self._from(start.frame_no), shard, position, start, max_records,
             max_bytes, wait=wait,

@@ -22,6 +22,7 @@ import msgspec
 from headrace.core.log import format as fmt
 from headrace.core.log.access import SegmentAccess
 from headrace.core.log.files import Files
+from headrace.core.log.newest import Newest
 from headrace.core.log.opening import open_sealed, segment_files
 from headrace.core.log.producers import ProducerMemory
 from headrace.core.log.recovery import cut_torn_tail, scan
@@ -68,6 +69,7 @@ class StreamLog:
         self._writer = SegmentWriter(folder, access)
         self._unremoved: list[SealedSegment] = []  # of those taken leave of
         self._window: Window | None = None
+        self._newest: Newest | None = None
         self._next_frame = 1
         self._next_visible = 1  # no frame from this one on has been published
         self._last_arrival_ms = 0
@@ -154,6 +156,7 @@ class StreamLog:
 
     def close(self) -> None:
         """Release the files. Nothing may be in flight, and no snapshot being read."""
+        self.note()
         self._access.open_files.forget_folder(self._folder)
         self._active.release()
 
@@ -231,6 +234,7 @@ class StreamLog:
             active.last_arrival_ms = entry.arrival_ms
         active.end = active.synced = written.end
         self._next_visible = written.entries[-1][1].frame_no + 1
+        self._newest = Newest.of(written.window, self.tail)
         if written.rolled is not None and written.sealed is not None:
             self._sealed = (*self._sealed, written.sealed)
             self._active = written.rolled
@@ -265,9 +269,18 @@ class StreamLog:
         self._writer.write_mark(self._active, self._next_frame, self._last_arrival_ms)
         self._next_frame += 1
 
+    def note(self) -> None:
+        """See to what `write` has left to be done, which is for the next start. May be left out,
+        or run at any time when nothing is being written."""
+        self._writer.note()
+
     def release(self) -> None:
-        """Close the file that is written to until the next write. Nothing may be in flight."""
+        """Close the file that is written to until the next write, and keep nothing of it in memory.
+
+        Nothing may be in flight.
+        """
         self._active.release()
+        self._newest = None
 
     def _snapshot(self) -> bytes:
         return msgspec.msgpack.encode(_Snapshot(self.memory.dump(), self._last_index))
@@ -276,7 +289,7 @@ class StreamLog:
 
     def snapshot(self) -> LogSnapshot:
         """What can be read now: to be read here, or in a thread."""
-        return LogSnapshot(self._access, self._sealed, self._active, self.tail)
+        return LogSnapshot(self._access, self._sealed, self._active, self.tail, self._newest)
 
     @property
     def tail(self) -> Position:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from headrace.core.errors import StorageFull
 from headrace.core.log import format as fmt
@@ -17,7 +18,7 @@ from headrace.core.log.index import FrameEntry
 from headrace.core.log.rendering import last_sequence_number
 from headrace.core.log.scan_notes import ProducerFrame, ScanNotes
 from headrace.core.log.segment import ActiveSegment, SealedSegment, index_path, segment_path
-from headrace.core.log.window import Window
+from headrace.core.log.window import OpenFrame, Window
 
 log = logging.getLogger("headrace.core")
 
@@ -26,10 +27,20 @@ log = logging.getLogger("headrace.core")
 class Written:
     """What `write` did, for `StreamLog.publish`."""
 
+    window: Window
     entries: list[tuple[int, FrameEntry]]
     end: int
     rolled: ActiveSegment | None = None
     sealed: SealedSegment | None = None
+
+
+class _Unnoted(NamedTuple):
+    """A window that is durable, to be noted: its frames, and those of them with producers."""
+
+    active: ActiveSegment
+    entries: list[tuple[int, FrameEntry]]
+    producers: list[ProducerFrame | None]
+    end: int
 
 
 class SegmentWriter:
@@ -39,9 +50,11 @@ class SegmentWriter:
         self._folder = folder
         self._access = access
         self._files = access.files
+        self._unnoted: _Unnoted | None = None
 
     def write(self, active: ActiveSegment, window: Window, now_ms: int) -> Written:
         """See `StreamLog.write`."""
+        self.note()
         files = self._files
         buffers: list[bytes] = []
         entries: list[tuple[int, FrameEntry]] = []
@@ -80,12 +93,26 @@ class SegmentWriter:
             active.allocated = active.end
             raise
         files.sync_data(active.fd)
-        written = Written(entries, at)
+        written = Written(window, entries, at)
         if window.roll_snapshot is not None:
             self._roll(active, written, window, now_ms)
         if written.rolled is None:
-            _note(active, window, entries, tables, at)
+            producers = list(map(_producers, window.frames, tables))
+            self._unnoted = _Unnoted(active, entries, producers, at)
         return written
+
+    def note(self) -> None:
+        """Note the window that was written last, if that is still to be done.
+
+        Not done by `write`, whose end somebody waits for.
+        """
+        unnoted, self._unnoted = self._unnoted, None
+        if unnoted is None:
+            return
+        notes = unnoted.active.notes
+        for (shard, entry), producers in zip(unnoted.entries, unnoted.producers, strict=True):
+            notes.add(shard, entry, producers)
+        notes.save_if_due(unnoted.end, entry)
 
     def write_mark(self, active: ActiveSegment, frame_no: int, arrival_ms: int) -> None:
         """See `StreamLog.write_mark`."""
@@ -190,21 +217,11 @@ class SegmentWriter:
         self._files.sync_dir(self._folder)
 
 
-def _note(
-    active: ActiveSegment,
-    window: Window,
-    entries: list[tuple[int, FrameEntry]],
-    tables: list[bytes],
-    end: int,
-) -> None:
-    """Note a window that is durable; `tables` are its frames' producer tables."""
-    for frame, (shard, entry), table in zip(window.frames, entries, tables, strict=True):
-        producers = None
-        if table:
-            number = last_sequence_number(frame.objects[-1][-128:])
-            producers = ProducerFrame(frame.arrival_ms, table, number)
-        active.notes.add(shard, entry, producers)
-    active.notes.save_if_due(end, entries[-1][1])
+def _producers(frame: OpenFrame, table: bytes) -> ProducerFrame | None:
+    """What is noted of a frame's producer table, if it has any."""
+    if not table:
+        return None
+    return ProducerFrame(frame.arrival_ms, table, last_sequence_number(frame.objects[-1][-128:]))
 
 
 def _mark(frame_no: int, arrival_ms: int, durable_upto: int) -> bytes:

@@ -88,6 +88,7 @@ class GroupCommit:
         self._waiters: list[asyncio.Future[None]] = []
         self._writing = False
         self._scheduled = False
+        self._has_gathered = False
         self._in_flight_bytes = 0
         self.in_loop = InLoop()
         self._last_commit_s = 0.0
@@ -143,7 +144,12 @@ class GroupCommit:
             self._write_mark("closing")
 
     def _commit_scheduled(self) -> None:
-        self._scheduled = False
+        if len(self._waiters) > 1 and not self._has_gathered:
+            # several put at once: by the next turn there are more of them
+            self._has_gathered = True
+            self._loop.call_soon(self._commit_scheduled)
+            return
+        self._scheduled = self._has_gathered = False
         if not self._writing:
             self._commit()
 
@@ -205,9 +211,15 @@ class GroupCommit:
         if self._log.window is not None or self._waiters:
             self._commit()
         else:
+            # not in this turn of the loop, nor at the start of the next: who waited comes first
+            self._loop.call_soon(self._loop.call_soon, self._note)
             self._last_commit_s = self._loop.time()
             if self._mark_timer is None:
                 self._mark_timer = self._loop.call_later(IDLE_MARK_S, self._mark_if_idle)
+
+    def _note(self) -> None:
+        if not self._writing:
+            self._log.note()
 
     def _refuse_all(self, waiters: list[asyncio.Future[None]], error: Exception) -> None:
         """Whoever waits for this window, or for the open one, which builds on it."""

@@ -1,0 +1,51 @@
+"""The window published last, kept in memory: a reader at the tail needs nothing from the disk.
+
+That is most readers most of the time: they poll, and what they find has just been written. Only a
+small window is kept, and none of a stream that has gone quiet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from headrace.core.limits import KIB
+from headrace.core.log.format import HEADER_BYTES
+from headrace.core.log.reading import Slice
+from headrace.core.log.window import OpenFrame, Window
+from headrace.core.model.sequence import BEGINNING, Position
+
+MAX_KEPT_BYTES = 16 * KIB  # of one stream; there may be thousands
+
+
+class Newest(NamedTuple):
+    """All that is stored from the frame `first_frame_no` on, by shard; `tail` is after it."""
+
+    first_frame_no: int
+    tail: Position
+    frames: Mapping[int, OpenFrame]
+
+    @classmethod
+    def of(cls, window: Window, tail: Position) -> Newest | None:
+        """What to keep of a window that has been published."""
+        frames = window.by_shard
+        if len(frames) < len(window.frames) or window.stored_bytes > MAX_KEPT_BYTES:
+            return None
+        return cls(window.first_frame_no, tail, frames)
+
+    def read(
+        self, shard: int, asked: Position, start: Position, max_records: int, max_bytes: int
+    ) -> Slice | None:
+        """As `reading.read_slice`; None if the disk must be asked."""
+        if start.frame_no < self.first_frame_no:
+            return None
+        frame = self.frames.get(shard)
+        if frame is None or frame.frame_no < start.frame_no:
+            return Slice([], 0, self.tail, None)
+        is_in_part = start.ordinal and frame.frame_no == start.frame_no
+        if is_in_part or frame.records > max_records:
+            return None
+        if HEADER_BYTES + frame.body_bytes > max_bytes:
+            return None
+        missed = asked != BEGINNING and frame.previous >= asked.record_index
+        return Slice(list(map(memoryview, frame.objects)), frame.records, self.tail, None, missed)
