@@ -8,9 +8,9 @@ message; how much of that there may be on all connections is `guard`'s. An answe
 `Pieces`: they reach the socket without being joined. And an answer's head and body, which uvicorn
 sends one after the other, go together: one system call and one packet less.
 
-A request that came whole is answered in the same turn of the loop if the application has said of
-it, by a method `starts_at_once`, that it bears that (see `eager`). With a polling reader a turn is
-a tenth of the time from a put until it is seen.
+A small request that came whole is answered in the same turn of the loop if the application has
+said of it, by a method `starts_at_once`, that it bears that (see `eager`). To a large one a turn is
+nothing, and what the other connections have sent is to be received before it is looked at.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from headrace.core.limits import KIB
 from headrace.core.listener import eager
 from headrace.core.listener.http1_guard import GuardedHttp1Protocol
 from headrace.core.pieces import Pieces
 
+EAGER_BYTES = 16 * KIB
 _MAX_PIECES = 1_024  # a chunk of one byte takes forty in a list
 
 
@@ -48,10 +50,11 @@ class Http1Protocol(GuardedHttp1Protocol):
         super().data_received(data)
         while self._due is not None:
             (cycle, app), self._due = self._due, None  # whose end may bring a pipelined one
-            if cycle.more_body or not self._starts_at_once(cycle.scope):
-                super()._start_asgi_task(cycle, app)
-            else:
+            is_small = not cycle.more_body and len(cycle.body) <= EAGER_BYTES
+            if is_small and self._starts_at_once(cycle.scope):
                 eager.start(cycle.run_asgi(app), self.loop, self.tasks)
+            else:
+                super()._start_asgi_task(cycle, app)
         self._is_receiving = False
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:

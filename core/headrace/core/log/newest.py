@@ -48,4 +48,5 @@ class Newest(NamedTuple):
         if HEADER_BYTES + frame.body_bytes > max_bytes:
             return None
         missed = asked != BEGINNING and frame.previous >= asked.record_index
-        return Slice(list(map(memoryview, frame.objects)), frame.records, self.tail, None, missed)
+        parts = [memoryview(objects) for objects in frame.objects]
+        return Slice(parts, frame.records, self.tail, None, missed)

@@ -97,8 +97,8 @@ class SegmentWriter:
         if window.roll_snapshot is not None:
             self._roll(active, written, window, now_ms)
         if written.rolled is None:
-            producers = list(map(_producers, window.frames, tables))
-            self._unnoted = _Unnoted(active, entries, producers, at)
+            of_producers = list(map(_producers, window.frames, tables))
+            self._unnoted = _Unnoted(active, entries, of_producers, at)
         return written
 
     def note(self) -> None:
@@ -112,7 +112,7 @@ class SegmentWriter:
         notes = unnoted.active.notes
         for (shard, entry), producers in zip(unnoted.entries, unnoted.producers, strict=True):
             notes.add(shard, entry, producers)
-        notes.save_if_due(unnoted.end, entry)
+        notes.save_if_due(unnoted.end, unnoted.entries[-1][1])
 
     def write_mark(self, active: ActiveSegment, frame_no: int, arrival_ms: int) -> None:
         """See `StreamLog.write_mark`."""

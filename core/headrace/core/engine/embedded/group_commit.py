@@ -164,8 +164,13 @@ class GroupCommit:
             self._settle(window, waiters, self._written_here(window, now_ms))
         else:
             self._writing = True
-            done = self._loop.run_in_executor(self._writers, self._log.write, window, now_ms)
+            done = self._loop.run_in_executor(self._writers, self._write_and_note, window, now_ms)
             done.add_done_callback(lambda future: self._written(window, waiters, future))
+
+    def _write_and_note(self, window: Window, now_ms: int) -> Written:
+        written = self._log.write(window, now_ms)
+        self._log.note()
+        return written
 
     def _written_here(self, window: Window, now_ms: int) -> Written | Exception:
         started_s = time.perf_counter()
@@ -211,7 +216,7 @@ class GroupCommit:
         if self._log.window is not None or self._waiters:
             self._commit()
         else:
-            # not in this turn of the loop, nor at the start of the next: who waited comes first
+            # not in this turn of the loop, nor at the start of the next: those who waited first
             self._loop.call_soon(self._loop.call_soon, self._note)
             self._last_commit_s = self._loop.time()
             if self._mark_timer is None:
