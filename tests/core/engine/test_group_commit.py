@@ -145,6 +145,24 @@ async def test_a_large_request_does_not_wait_for_the_others_of_its_turn(
     assert len(syncs(files)) == 1
 
 
+async def test_a_lone_put_is_written_in_the_next_turn_and_several_gather_for_one_more(
+    log: EmbeddedShardLog, files: FaultyFiles
+) -> None:
+    log.commits.in_loop.quick_s = 10
+    loop = asyncio.get_running_loop()
+    alone = asyncio.create_task(log.append([put(10)]))
+    await asyncio.sleep(0)  # it is put
+    await asyncio.sleep(0)
+    assert syncs(files) == ["here"]
+    puts = [asyncio.create_task(log.append([put(10)])) for _ in range(2)]
+    # as it comes from a client who was answered with those: a turn later
+    loop.call_soon(lambda: puts.append(asyncio.create_task(log.append([put(10)]))))
+    while len(puts) < 3:  # noqa: ASYNC110 - turns are what it waits for
+        await asyncio.sleep(0)
+    await asyncio.gather(alone, *puts)
+    assert syncs(files) == ["here"]
+
+
 async def test_a_full_disk_in_the_loop_refuses_all_of_the_window_and_no_more(
     log: EmbeddedShardLog, files: FaultyFiles
 ) -> None:
