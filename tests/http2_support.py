@@ -242,7 +242,7 @@ async def listening(app: Any, *, keep_alive_s: float = 75) -> AsyncIterator[List
     """An ASGI application behind our listener, in this event loop."""
     config = uvicorn.Config(
         app, http=FirstBytesProtocol, lifespan="off", log_config=None, ws="none",
-        timeout_graceful_shutdown=3,
+        timeout_graceful_shutdown=3, proxy_headers=False,
     )  # fmt: skip
     config.timeout_keep_alive = keep_alive_s  # type: ignore[assignment]  # less than a second
     config.load()

@@ -47,6 +47,7 @@ class Impatient:
         """No connection, nothing under way, nothing kept."""
         return (
             not self.state.connections
+            and not self.state.tasks  # not all of them are asyncio's
             and not self.held_bytes
             and len(self.run(_tasks())) <= self._tasks
         )

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.core.log.newest import MAX_KEPT_BYTES
+from headrace.core.log.newest import MAX_KEPT_BYTES, MAX_KEPT_FRAMES
 from headrace.core.log.reading import Slice
 from headrace.core.model.sequence import BEGINNING, Position
 from log_harness import Driver, Stored, read
@@ -76,6 +76,18 @@ def test_a_reader_at_the_tail_asks_nothing_of_the_disk(tmp_path: Path) -> None:
     assert read(log, 0, log.tail) == ([], log.tail)
 
 
+def test_what_has_been_trimmed_is_not_read_from_memory_either(tmp_path: Path) -> None:
+    driver = Driver(tmp_path / "log", segment_bytes=300)
+    for _ in range(3):
+        before = driver.log.tail
+        driver.put(0, [bytes(300)])
+    assert driver.log.snapshot().newest is not None
+    assert len(read(driver.log, 0, before)[0]) == 1
+    assert driver.log.trim(driver.now_ms + 1) == 3
+    assert read(driver.log, 0, before) == ([], driver.log.tail)
+    driver.log.close()
+
+
 def test_a_large_window_is_not_kept_nor_a_small_one_of_a_quiet_stream(tmp_path: Path) -> None:
     driver = Driver(tmp_path / "log")
     driver.put(0, [b"small"])
@@ -83,5 +95,9 @@ def test_a_large_window_is_not_kept_nor_a_small_one_of_a_quiet_stream(tmp_path: 
     driver.log.release()
     assert driver.log.snapshot().newest is None
     driver.put(0, [bytes(MAX_KEPT_BYTES)])
+    assert driver.log.snapshot().newest is None
+    for shard in range(MAX_KEPT_FRAMES + 1):
+        driver.append(shard, [b"small"])
+    driver.commit()
     assert driver.log.snapshot().newest is None
     driver.log.close()

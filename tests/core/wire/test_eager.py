@@ -104,6 +104,24 @@ async def test_it_is_cancelled_when_what_it_waits_for_has_just_come() -> None:
     assert seen == ["cancelled"]
 
 
+async def test_it_may_cancel_itself_as_a_task_may() -> None:
+    seen: list[str] = []
+    tasks: set[Any] = set()
+
+    async def answer() -> None:
+        await asyncio.sleep(0)
+        for rest in tasks:
+            rest.cancel()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+
+    eager.start(answer(), asyncio.get_running_loop(), tasks)
+    await ended(tasks)
+    assert seen == ["cancelled"]
+
+
 async def test_what_it_raises_is_raised() -> None:
     async def at_once() -> None:
         raise ValueError("at once")

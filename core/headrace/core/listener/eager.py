@@ -7,7 +7,7 @@ when it is done, without a task having been made for them (measured, PutRecord o
 connections: a sixth of all the work).
 
 A coroutine run so must not ask for its task, as `asyncio.timeout`, `TaskGroup` and AnyIO do: there
-is none.
+is none. And nobody who ends the loop will find it: whoever has `tasks` sees to it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from typing import Any
 def start(
     coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, tasks: set[Any]
 ) -> None:
-    """Run `coroutine` until it waits; what is left of it is in `tasks` until it ends."""
+    """Run `coroutine` until it waits; what is left of it is in `tasks` until it ends.
+
+    Raises what it raises until then; later that is the loop's exception handler's.
+    """
     try:
         waits_for = coroutine.send(None)
     except StopIteration:
@@ -53,6 +56,8 @@ class _Rest:
             # by this a future knows that whoever awaits it has understood
             waits_for._asyncio_future_blocking = False
             waits_for.add_done_callback(self._go_on)
+            if self._must_cancel and waits_for.cancel():
+                self._must_cancel = False
 
     def cancel(self, msg: object = None) -> None:
         """Have the coroutine cancelled where it waits."""

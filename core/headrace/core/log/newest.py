@@ -15,7 +15,9 @@ from headrace.core.log.reading import Slice
 from headrace.core.log.window import OpenFrame, Window
 from headrace.core.model.sequence import BEGINNING, Position
 
-MAX_KEPT_BYTES = 16 * KIB  # of one stream; there may be thousands
+# Of one stream, and there may be thousands: what is kept takes up to twice these bytes.
+MAX_KEPT_BYTES = 16 * KIB
+MAX_KEPT_FRAMES = 16
 
 
 class Newest(NamedTuple):
@@ -29,7 +31,8 @@ class Newest(NamedTuple):
     def of(cls, window: Window, tail: Position) -> Newest | None:
         """What to keep of a window that has been published."""
         frames = window.by_shard
-        if len(frames) < len(window.frames) or window.stored_bytes > MAX_KEPT_BYTES:
+        count = len(window.frames)
+        if len(frames) < count or count > MAX_KEPT_FRAMES or window.stored_bytes > MAX_KEPT_BYTES:
             return None
         return cls(window.first_frame_no, tail, frames)
 

@@ -3,11 +3,11 @@
 Owns the segment files, the numbering of frames and the memory of idempotent producers. Promises:
 what `write` has returned from survives kill -9 and power loss, frames are numbered without gaps,
 arrival times never go back, reads see only what is durable. Does not know what a request is, and
-has no event loop: `write` is called from one thread at a time, all else from the
+has no event loop: `write` and `note` are called from one thread at a time, all else from the
 owner's; `publish` hands over between the two.
 
 Life of a put: `append` (numbers and renders it into the open window) -> `close_window` -> `write`
-(in a thread: pwritev, fdatasync) -> `publish` (readers see it) or `fail` (nobody ever does).
+(in a thread: pwritev, fdatasync) -> `publish` (readers see it) or `fail` (nobody ever does) -> `note`.
 """
 
 from __future__ import annotations
@@ -270,8 +270,10 @@ class StreamLog:
         self._next_frame += 1
 
     def note(self) -> None:
-        """See to what `write` has left to be done, which is for the next start. May be left out,
-        or run at any time when nothing is being written."""
+        """Take down, for the next start, what was written last.
+
+        Called while nothing is being written. May be left out: the next `write` does it.
+        """
         self._writer.note()
 
     def release(self) -> None:
@@ -325,6 +327,8 @@ class StreamLog:
         while count < len(self._sealed) and self._sealed[count].last_arrival_ms < before_ms:
             count += 1
         expired, self._sealed = self._sealed[:count], self._sealed[count:]
+        if expired:
+            self._newest = None  # it may be of what has expired
         for segment in expired:
             for path in (segment.path, index_path(segment.path)):
                 self._access.open_files.forget(path)

@@ -78,7 +78,7 @@ class KinesisApp:
             await _lifespan(receive, send)
             return
         if kind == "http":
-            if self.starts_at_once(scope):
+            if _is_data_path(scope):
                 await self._kinesis(scope, receive, send)
                 return
             if scope["method"] == "OPTIONS" and any(k == b"origin" for k, _ in scope["headers"]):
@@ -108,8 +108,8 @@ class KinesisApp:
         await self._management(scope, receive, send_with_headers)
 
     def starts_at_once(self, scope: Scope) -> bool:
-        """Whether it is for the data path; its requests need no task before they first wait."""
-        return bool(scope["path"] == "/" and scope["method"] == "POST")
+        """Whether a request needs no task: see `listener.eager`."""
+        return _is_data_path(scope)
 
     def _refusal(self, scope: Scope) -> str | None:
         """Why a browser is refused what the management application has; None: it is not."""
@@ -223,6 +223,10 @@ class KinesisApp:
 
 # x-amz-id-2 decodes to 64..80 bytes at AWS; it names the host, so one per process will do
 _EXTENDED_ID = base64.b64encode(os.urandom(72))
+
+
+def _is_data_path(scope: Scope) -> bool:
+    return bool(scope["path"] == "/" and scope["method"] == "POST")
 
 
 async def _read_body(receive: Receive, headers: dict[bytes, bytes]) -> bytes | ServiceError | None:

@@ -216,7 +216,7 @@ class GroupCommit:
         if self._log.window is not None or self._waiters:
             self._commit()
         else:
-            # not in this turn of the loop, nor at the start of the next: those who waited first
+            # a turn later than those who waited go on: first the polls that come in between
             self._loop.call_soon(self._loop.call_soon, self._note)
             self._last_commit_s = self._loop.time()
             if self._mark_timer is None:
