@@ -63,6 +63,10 @@ async def answer(reader: asyncio.StreamReader) -> str:
         ([request(1) + request(20_000) + request(3)], ["at once 1", "task 20000", "task 3"]),
         ([request(1, "/?wait") + request(2)], ["at once 1", "task 2"]),
         ([request(1) + request(5)[:-2], bytes(2)], ["at once 1", "task 5"]),
+        # what came before something that is no request is answered before that is refused
+        ([request(1) + b"\0"], ["at once 1"]),
+        ([request(1, "/elsewhere") + b"\0"], ["task 1"]),
+        ([request(1, "/elsewhere") + request(2) + b"\0"], ["task 1"]),
     ],
 )
 async def test_a_small_request_that_came_whole_is_begun_without_a_task(

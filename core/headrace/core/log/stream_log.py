@@ -7,7 +7,8 @@ has no event loop: `write` and `note` are called from one thread at a time, all 
 owner's; `publish` hands over between the two.
 
 Life of a put: `append` (numbers and renders it into the open window) -> `close_window` -> `write`
-(in a thread: pwritev, fdatasync) -> `publish` (readers see it) or `fail` (nobody ever does) -> `note`.
+(in a thread: pwritev, fdatasync) -> `publish` (readers see it) or `fail` (nobody ever does); in
+the end `note`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Writing segments: what happens in the writer thread, or in the loop's where the disk is quick.
 
 Durable before it returns, or an error that says whether anything is stored; and notes of it for
-the next start, when nobody waits any more: that is all this does. Numbering, memory and what readers see belong to `StreamLog`.
+the next start, when nobody waits any more: that is all this does. Numbering, memory and what
+readers see belong to `StreamLog`.
 """
 
 from __future__ import annotations
