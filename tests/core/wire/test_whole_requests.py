@@ -6,9 +6,10 @@ import asyncio
 from typing import Any
 
 import pytest
+import uvloop
 
 from headrace.core.listener.http1 import EAGER_BYTES
-from http2_support import closed, listening
+from http2_support import closed, listening, until
 
 
 class Witness:
@@ -18,12 +19,11 @@ class Witness:
         return bool(scope["path"] == "/")
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        # asked for in the parser's callback there is a task neither before the first wait nor after
         has_task = _has_task()
         size = 0
         while (message := await receive()).get("more_body"):
-            size += len(message["body"])
-        size += len(message["body"])
+            size += len(message.get("body", b""))
+        size += len(message.get("body", b""))
         if scope["query_string"] == b"wait":
             await asyncio.sleep(0)
             assert _has_task() == has_task
@@ -40,6 +40,9 @@ def _has_task() -> bool:
 def request(size: int, path: str = "/") -> bytes:
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n"
     return head.encode() + bytes(size)
+
+
+BROKEN = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n!"
 
 
 async def answer(reader: asyncio.StreamReader) -> str:
@@ -63,15 +66,17 @@ async def answer(reader: asyncio.StreamReader) -> str:
         ([request(1) + request(20_000) + request(3)], ["at once 1", "task 20000", "task 3"]),
         ([request(1, "/?wait") + request(2)], ["at once 1", "task 2"]),
         ([request(1) + request(5)[:-2], bytes(2)], ["at once 1", "task 5"]),
-        # what came before something that is no request is answered before that is refused
         ([request(1) + b"\0"], ["at once 1"]),
         ([request(1, "/elsewhere") + b"\0"], ["task 1"]),
-        ([request(1, "/elsewhere") + request(2) + b"\0"], ["task 1"]),
     ],
 )
-async def test_a_small_request_that_came_whole_is_begun_without_a_task(
+def test_a_small_request_that_came_whole_is_begun_without_a_task(
     sent: list[bytes], said: list[str]
 ) -> None:
+    uvloop.run(converse(sent, said))  # the server's own: loops differ in what closing does
+
+
+async def converse(sent: list[bytes], said: list[str]) -> None:
     async with listening(Witness()) as server:
         reader, writer = await asyncio.open_connection(*server.address)
         for piece in sent:
@@ -82,3 +87,21 @@ async def test_a_small_request_that_came_whole_is_begun_without_a_task(
             assert [await answer(reader) for _ in said] == said
         await closed(writer)
         assert not server.server_state.tasks
+
+
+@pytest.mark.parametrize("path", ["/", "/elsewhere", "/?wait"])
+def test_what_stands_before_something_broken_is_begun_before_that_is_refused(
+    path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    uvloop.run(break_off(request(1, path) + BROKEN))
+    assert not [record for record in caplog.records if record.exc_info]  # it wrote to somebody
+
+
+async def break_off(sent: bytes) -> None:
+    async with listening(Witness()) as server:
+        reader, writer = await asyncio.open_connection(*server.address)
+        writer.write(sent)
+        async with asyncio.timeout(10):
+            await reader.read()
+        await closed(writer)
+        await until(lambda: server.is_quiet)
