@@ -90,11 +90,11 @@ async def converse(sent: list[bytes], said: list[str]) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/elsewhere", "/?wait"])
-def test_what_stands_before_something_broken_is_begun_before_that_is_refused(
+def test_what_nobody_would_hear_the_answer_to_is_not_begun(
     path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     uvloop.run(break_off(request(1, path) + BROKEN))
-    assert not [record for record in caplog.records if record.exc_info]  # it wrote to somebody
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 async def break_off(sent: bytes) -> None:

@@ -48,21 +48,16 @@ class Http1Protocol(GuardedHttp1Protocol):
     def data_received(self, data: bytes) -> None:
         self._is_receiving = True
         super().data_received(data)
-        self._start_due()
-        self._is_receiving = False
-
-    def _refuse(self, status: int) -> None:
-        self._start_due()  # what came before goes before
-        super()._refuse(status)
-
-    def _start_due(self) -> None:
         while self._due is not None:
             (cycle, app), self._due = self._due, None  # whose end may bring a pipelined one
+            if self.transport.is_closing():
+                continue  # for what came behind it; nobody would hear the answer
             is_small = not cycle.more_body and len(cycle.body) <= EAGER_BYTES
             if is_small and self._starts_at_once(cycle.scope):
                 eager.start(cycle.run_asgi(app), self.loop, self.tasks)
             else:
                 super()._start_asgi_task(cycle, app)
+        self._is_receiving = False
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         if self._is_receiving:
