@@ -15,6 +15,8 @@ from http2_support import closed, listening, until
 class Witness:
     """An application that says of each request whether there was a task, and what its body was."""
 
+    is_hanging = False
+
     def starts_at_once(self, scope: Any) -> bool:
         return bool(scope["path"] == "/")
 
@@ -24,6 +26,10 @@ class Witness:
         while (message := await receive()).get("more_body"):
             size += len(message.get("body", b""))
         size += len(message.get("body", b""))
+        if scope["query_string"] == b"hang":
+            self.is_hanging = True
+            assert (await receive())["type"] == "http.disconnect"
+            return
         if scope["query_string"] == b"wait":
             await asyncio.sleep(0)
             assert _has_task() == has_task
@@ -105,3 +111,19 @@ async def break_off(sent: bytes) -> None:
             await reader.read()
         await closed(writer)
         await until(lambda: server.is_quiet)
+
+
+@pytest.mark.parametrize("path", ["/?hang", "/elsewhere?hang"])
+def test_the_first_in_line_is_told_that_the_connection_is_gone(path: str) -> None:
+    uvloop.run(lose(request(1, path) + request(2)))
+
+
+async def lose(sent: bytes) -> None:
+    witness = Witness()
+    async with listening(witness) as server:
+        _, writer = await asyncio.open_connection(*server.address)
+        writer.write(sent)
+        await until(lambda: witness.is_hanging)
+        server.connection.transport.abort()
+        await until(lambda: server.is_quiet, 5)
+        await closed(writer)

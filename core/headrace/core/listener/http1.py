@@ -39,11 +39,19 @@ class Http1Protocol(GuardedHttp1Protocol):
         self._size = 0
         self._starts_at_once: Callable[[Any], bool] = getattr(self.app, "starts_at_once", _never)
         self._is_receiving = False
+        self._running: Any = None  # the cycle that was started last
         self._due: tuple[Any, Any] | None = None  # a cycle and its application, to be started
 
     def connection_made(self, transport: Any) -> None:
         self._gathering = GatheringTransport(transport)
         super().connection_made(self._gathering)  # type: ignore[arg-type]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        running = self._running
+        if running is not None and not running.response_complete:
+            running.disconnected = True  # uvicorn tells only the last of those in line
+            running.message_event.set()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         self._is_receiving = True
@@ -52,6 +60,7 @@ class Http1Protocol(GuardedHttp1Protocol):
             (cycle, app), self._due = self._due, None  # whose end may bring a pipelined one
             if self.transport.is_closing():
                 continue  # for what came behind it; nobody would hear the answer
+            self._running = cycle
             is_small = not cycle.more_body and len(cycle.body) <= EAGER_BYTES
             if is_small and self._starts_at_once(cycle.scope):
                 eager.start(cycle.run_asgi(app), self.loop, self.tasks)
@@ -63,6 +72,7 @@ class Http1Protocol(GuardedHttp1Protocol):
         if self._is_receiving:
             self._due = cycle, app  # more of it may be in what was received
         else:
+            self._running = cycle
             super()._start_asgi_task(cycle, app)
 
     def on_message_begin(self) -> None:
