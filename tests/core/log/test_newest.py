@@ -47,6 +47,7 @@ def test_memory_says_what_the_disk_says(
                 driver.append(shard, [bytes(size)] * count)
             driver.commit()
             driver.now_ms += 1
+        driver.append(0, [b"in flight"])  # nobody is to see it
         snapshot = driver.log.snapshot()
         on_disk = snapshot._replace(newest=None)
         floor = Position(floor_frame, 0) if floor_frame else BEGINNING

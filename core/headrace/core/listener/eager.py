@@ -4,7 +4,7 @@ A task's first step waits for the loop's next turn. Most requests have all they 
 of their bytes is there, and some (a poll that finds nothing) never wait for anything: their
 answer can be on its way before the loop turns. Those that do wait, nearly all for one thing, go on
 when it is done, without a task having been made for them (measured, PutRecord over 64
-connections: a sixth of all the work).
+connections, in turn with one that made tasks: 10.9 against 9.5 thousand a second).
 
 A coroutine run so must not ask for its task, as `asyncio.timeout`, `TaskGroup` and AnyIO do: there
 is none. And nobody who ends the loop will find it: whoever has `tasks` sees to it.

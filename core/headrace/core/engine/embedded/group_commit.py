@@ -88,7 +88,6 @@ class GroupCommit:
         self._waiters: list[asyncio.Future[None]] = []
         self._writing = False
         self._scheduled = False
-        self._has_gathered = False
         self._in_flight_bytes = 0
         self.in_loop = InLoop()
         self._last_commit_s = 0.0
@@ -143,13 +142,12 @@ class GroupCommit:
         if self._failed is None:
             self._write_mark("closing")
 
-    def _commit_scheduled(self) -> None:
-        if len(self._waiters) > 1 and not self._has_gathered:
+    def _commit_scheduled(self, has_gathered: bool = False) -> None:
+        if len(self._waiters) > 1 and not has_gathered:
             # several put at once: by the next turn there are more of them
-            self._has_gathered = True
-            self._loop.call_soon(self._commit_scheduled)
+            self._loop.call_soon(self._commit_scheduled, True)
             return
-        self._scheduled = self._has_gathered = False
+        self._scheduled = False
         if not self._writing:
             self._commit()
 
