@@ -44,6 +44,7 @@ from headrace.core.service.usage_report import UsageService
 from headrace.core.wire.app import App, KinesisApp
 from headrace.core.wire.auth import Authenticator
 from headrace.core.wire.cors import Cors
+from headrace.core.wire.data_path import DataPath
 from headrace.core.wire.dispatch import Dispatcher
 from headrace.core.wire.service_model import service_model
 
@@ -143,7 +144,8 @@ class Server:
         )
         self._authenticator = Authenticator(self._config.access_keys, self._clock)
         cors = Cors(self._config.cors_origins, has_keys=bool(self._config.access_keys))
-        app = KinesisApp(self._dispatcher, self._authenticator, self._management, cors)
+        data_path = DataPath(self._dispatcher, self._authenticator, cors)
+        app = KinesisApp(data_path, self._management, cors)
         config = uvicorn.Config(
             app,
             http=partial(FirstBytesProtocol, guard=_guard(self._config)),  # type: ignore[arg-type]

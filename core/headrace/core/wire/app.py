@@ -8,50 +8,24 @@ starting the data path.
 from __future__ import annotations
 
 import asyncio
-import base64
-import itertools
-import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from contextlib import aclosing
-from typing import Any, Protocol
+from typing import Any
 
 from headrace.core.allocator import leave_out_of_collections
-from headrace.core.errors import (
-    AccessDenied,
-    HeadraceError,
-    InternalFailure,
-    Serialization,
-    ServiceError,
-    UnknownOperation,
-)
+from headrace.core.errors import ServiceError
 from headrace.core.limits import MAX_PUT_REQUEST_BYTES
 from headrace.core.pieces import Pieces
-from headrace.core.service.caller import Caller
-from headrace.core.wire import codec
 from headrace.core.wire.cors import Cors
-from headrace.core.wire.dispatch import Dispatcher
+from headrace.core.wire.data_path import EXTENDED_ID, DataPath
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-_Reply = tuple[int, list[tuple[bytes, bytes]], bytes | Pieces | AsyncGenerator[bytes, None]]
 
 # 10 MiB of data in base64, 500 partition keys of 256 characters in the widest escape, names
 MAX_BODY_BYTES = MAX_PUT_REQUEST_BYTES // 3 * 4 + 500 * (256 * 6 + 128) + 65_536
-
-
-class Authenticator(Protocol):
-    """What the application needs of `wire.auth`."""
-
-    def authenticate(
-        self,
-        method: str,
-        path: bytes,
-        query: bytes,
-        headers: Sequence[tuple[bytes, bytes]],
-        body: bytes,
-    ) -> Caller: ...
 
 
 class KinesisApp:
@@ -59,18 +33,15 @@ class KinesisApp:
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
-        authenticator: Authenticator,
+        data_path: DataPath,
         management: Callable[[], App],
         cors: Cors,
     ) -> None:
-        self._dispatcher = dispatcher
-        self._authenticator = authenticator
+        self._data_path = data_path
+        self.answer_whole = data_path.answer_whole
         self._make_management = management
         self._cors = cors
         self._management: App | None = None
-        self._request_prefix = os.urandom(8).hex()
-        self._request_count = itertools.count()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -99,17 +70,13 @@ class KinesisApp:
             if message["type"] == "http.response.start":
                 message["headers"] = [
                     *message["headers"],
-                    (b"x-amzn-requestid", self._request_id()),
-                    (b"x-amz-id-2", _EXTENDED_ID),
+                    (b"x-amzn-requestid", self._data_path.request_id()),
+                    (b"x-amz-id-2", EXTENDED_ID),
                     *(cors or ()),
                 ]
             await send(message)
 
         await self._management(scope, receive, send_with_headers)
-
-    def starts_at_once(self, scope: Scope) -> bool:
-        """Whether a request needs no task: see `listener.eager`."""
-        return _is_data_path(scope)
 
     def _refusal(self, scope: Scope) -> str | None:
         """Why a browser is refused what the management application has; None: it is not."""
@@ -128,71 +95,25 @@ class KinesisApp:
         return None
 
     async def _refuse(self, refusal: str, send: Send) -> None:
-        status, headers, body = codec.encode_error(AccessDenied(refusal), "")
-        headers = [*headers, (b"x-amzn-requestid", self._request_id())]
+        status, headers, body = self._data_path.refused(refusal)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
     async def _kinesis(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers: dict[bytes, bytes] = dict(scope["headers"])
-        origin = headers.get(b"origin")
-        cors = [] if origin is None else self._cors.headers(origin)
-        content_type = codec.media_type(headers.get(b"content-type", b"").decode("latin-1"))
+        pairs = scope["headers"]
+        headers: dict[bytes, bytes] = dict(pairs)
         body = await _read_body(receive, headers)
         if body is None:
             return  # the client went away: there is nobody to answer
-        if cors is None:
-            await self._refuse(self._cors.refusal(origin or b""), send)
-            return
-        if isinstance(body, ServiceError):
-            answer: _Reply = codec.encode_error(
-                body, codec.CBOR if content_type == codec.CBOR else codec.JSON
-            )
-        else:
-            answer = await self._answer(scope, headers, content_type, body)
-        status, extra, out = answer
-        response_headers = [
-            *extra,
-            (b"x-amzn-requestid", self._request_id()),
-            (b"x-amz-id-2", _EXTENDED_ID),
-            *cors,
-        ]
+        status, response_headers, out = await self._data_path.reply(
+            scope["raw_path"], scope["query_string"], pairs, headers, body
+        )
+        start = {"type": "http.response.start", "status": status, "headers": response_headers}
         if not isinstance(out, bytes | Pieces):
-            start = {"type": "http.response.start", "status": status, "headers": response_headers}
             await _stream(start, out, receive, send)
             return
-        if status == 200:
-            response_headers.append((b"content-type", content_type.encode()))
-            response_headers.append((b"content-length", b"%d" % len(out)))
-        await send({"type": "http.response.start", "status": status, "headers": response_headers})
+        await send(start)
         await send({"type": "http.response.body", "body": out})
-
-    async def _answer(
-        self, scope: Scope, headers: dict[bytes, bytes], content_type: str, body: bytes
-    ) -> _Reply:
-        """Content type, target, authentication, then the body.
-
-        AWS looks at the body before the signature; here nothing is parsed for a stranger.
-        """
-        if content_type not in (codec.JSON, codec.CBOR, "application/json"):
-            return codec.encode_error(
-                AccessDenied("Unable to determine service/operation name to be authorized"),
-                content_type,
-            )
-        target = headers.get(b"x-amz-target", b"").decode("latin-1")
-        encoding = codec.CBOR if content_type == codec.CBOR else codec.JSON
-        if not target:
-            return codec.encode_error(UnknownOperation(""), encoding)
-        try:
-            caller = self._authenticator.authenticate(
-                "POST", scope["raw_path"], scope["query_string"], scope["headers"], body
-            )
-        except HeadraceError as error:
-            refused = error if isinstance(error, ServiceError) else InternalFailure(str(error))
-            return codec.encode_error(refused, encoding)
-        if not body:
-            return codec.encode_error(Serialization(""), encoding)
-        return await self._dispatcher.dispatch(caller, target, encoding, headers, body)
 
     async def _preflight(self, scope: Scope, send: Send) -> None:
         headers = dict(scope["headers"])
@@ -204,7 +125,7 @@ class KinesisApp:
         answer = [
             *cors,
             (b"access-control-max-age", b"172800"),
-            (b"x-amzn-requestid", self._request_id()),
+            (b"x-amzn-requestid", self._data_path.request_id()),
             (b"content-length", b"0"),
         ]
         if wanted is not None:
@@ -214,15 +135,6 @@ class KinesisApp:
             answer.append((b"access-control-allow-methods", method))
         await send({"type": "http.response.start", "status": 200, "headers": answer})
         await send({"type": "http.response.body", "body": b""})
-
-    def _request_id(self) -> bytes:
-        """A UUID's form: a prefix of this process, then a count."""
-        p = self._request_prefix
-        return (f"{p[:8]}-{p[8:12]}-4{p[13:16]}-8000-{next(self._request_count):012x}").encode()
-
-
-# x-amz-id-2 decodes to 64..80 bytes at AWS; it names the host, so one per process will do
-_EXTENDED_ID = base64.b64encode(os.urandom(72))
 
 
 def _is_data_path(scope: Scope) -> bool:

@@ -47,6 +47,13 @@ RECORDS_EXPIRED_HEADER = (b"x-headrace-records-expired", b"true")
 _PRODUCER = PRODUCER_HEADER.encode()
 _EPOCH = PRODUCER_EPOCH_HEADER.encode()
 _SEQUENCES = PRODUCER_SEQUENCES_HEADER.encode()
+_WHOLE_PREFIX = KINESIS_TARGET.encode()
+_SUBSCRIBE = _WHOLE_PREFIX + b"SubscribeToShard"
+
+
+def is_answered_whole(target: bytes) -> bool:
+    """Whether the answer is never one that comes bit by bit: a subscription's, a long report."""
+    return target.startswith(_WHOLE_PREFIX) and target != _SUBSCRIBE
 
 
 class Dispatcher:
@@ -70,10 +77,10 @@ class Dispatcher:
         self._extension = Extension(catalog, metered)
         self._cold = operations(catalog, streams, reads, is_limited=is_limited)
         self._hot = {
-            "PutRecords": self._put_records,
-            "PutRecord": self._put_record,
-            "GetRecords": self._get_records,
-            "SubscribeToShard": self._subscribe_to_shard,
+            KINESIS_TARGET + "PutRecords": self._put_records,
+            KINESIS_TARGET + "PutRecord": self._put_record,
+            KINESIS_TARGET + "GetRecords": self._get_records,
+            KINESIS_TARGET + "SubscribeToShard": self._subscribe_to_shard,
         }
 
     def close(self) -> None:
@@ -83,7 +90,8 @@ class Dispatcher:
     @property
     def operations(self) -> frozenset[str]:
         """The Kinesis operations that are answered."""
-        return frozenset(self._cold) | frozenset(self._hot)
+        hot = (target.removeprefix(KINESIS_TARGET) for target in self._hot)
+        return frozenset(self._cold) | frozenset(hot)
 
     async def dispatch(
         self,
@@ -98,11 +106,11 @@ class Dispatcher:
         `content_type` is codec.JSON or codec.CBOR; `headers` have lower-case names.
         """
         try:
+            run_hot = self._hot.get(target)
+            if run_hot is not None:
+                return await run_hot(caller, content_type, headers, body)
             if target.startswith(KINESIS_TARGET):
                 name = target[len(KINESIS_TARGET) :]
-                run_hot = self._hot.get(name)
-                if run_hot is not None:
-                    return await run_hot(caller, content_type, headers, body)
                 run_cold = self._cold.get(name)
                 if run_cold is None:
                     raise UnknownOperation("")

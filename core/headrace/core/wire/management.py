@@ -19,7 +19,7 @@ from headrace.core.service.caller import Caller, LocalCaller
 from headrace.core.service.catalog import Catalog
 from headrace.core.service.usage_report import MAX_HOURS, UsageService
 from headrace.core.wire import codec
-from headrace.core.wire.app import Authenticator
+from headrace.core.wire.data_path import Authenticator
 
 
 def package_version() -> str:

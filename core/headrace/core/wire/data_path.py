@@ -1,0 +1,142 @@
+"""The data path, from a request's headers and body to the reply's: who asks, for what, the answer.
+
+Knows HTTP's names, and nothing of how they come and go: that is `app`'s, and the listener's.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import os
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from typing import Any, Protocol
+
+from headrace.core.errors import (
+    AccessDenied,
+    HeadraceError,
+    InternalFailure,
+    Serialization,
+    ServiceError,
+    UnknownOperation,
+)
+from headrace.core.pieces import Pieces
+from headrace.core.service.caller import Caller
+from headrace.core.wire import codec
+from headrace.core.wire.codec import Headers
+from headrace.core.wire.cors import Cors
+from headrace.core.wire.dispatch import Dispatcher, is_answered_whole
+
+Reply = tuple[int, Headers, bytes | Pieces | AsyncGenerator[bytes, None]]
+"""Status, headers, body."""
+
+_PLAIN_JSON = "application/json"  # what some clients say for codec.JSON
+# x-amz-id-2 decodes to 64..80 bytes at AWS; it names the host, so one per process will do
+EXTENDED_ID = base64.b64encode(os.urandom(72))
+
+
+class Authenticator(Protocol):
+    """What the application needs of `wire.auth`."""
+
+    def authenticate(
+        self,
+        method: str,
+        path: bytes,
+        query: bytes,
+        headers: Sequence[tuple[bytes, bytes]],
+        body: bytes,
+    ) -> Caller: ...
+
+
+class DataPath:
+    """The Kinesis API and its extension, of one catalog."""
+
+    def __init__(self, dispatcher: Dispatcher, authenticator: Authenticator, cors: Cors) -> None:
+        self._dispatcher = dispatcher
+        self._authenticator = authenticator
+        self._cors = cors
+        unique = os.urandom(8).hex()
+        self._request_prefix = f"{unique[:8]}-{unique[8:12]}-4{unique[13:16]}-8000".encode()
+        self._request_count = itertools.count()
+
+    def answer_whole(
+        self, pairs: Sequence[tuple[bytes, bytes]], body: bytes
+    ) -> Coroutine[Any, Any, Reply] | None:
+        """The reply to a `POST /` that has been received; None if it is one that goes on.
+
+        `pairs` are its headers, names in lower case. The reply is status, headers and body. See
+        `listener.http1`.
+        """
+        headers = dict(pairs)
+        if not is_answered_whole(headers.get(b"x-amz-target", b"")):
+            return None
+        return self.reply(b"/", b"", pairs, headers, body)
+
+    async def reply(
+        self,
+        path: bytes,
+        query: bytes,
+        pairs: Sequence[tuple[bytes, bytes]],
+        headers: dict[bytes, bytes],
+        body: bytes | ServiceError,
+    ) -> Reply:
+        """To a request of the data path, its body read (or refused); `headers` are the `pairs`."""
+        origin = headers.get(b"origin")
+        cors = () if origin is None else self._cors.headers(origin)
+        if cors is None:
+            return self.refused(self._cors.refusal(origin or b""))
+        content_type = codec.media_type(headers.get(b"content-type", b"").decode("latin-1"))
+        # an error of another kind of request is told in XML
+        encoding = codec.JSON if content_type == _PLAIN_JSON else content_type
+        try:
+            if isinstance(body, ServiceError):
+                raise body
+            target = headers.get(b"x-amz-target", b"").decode("latin-1")
+            caller = self._admit(path, query, pairs, encoding, target, body)
+        except HeadraceError as error:
+            refused = error if isinstance(error, ServiceError) else InternalFailure(str(error))
+            answer: Reply = codec.encode_error(refused, encoding)
+        else:
+            answer = await self._dispatcher.dispatch(caller, target, encoding, headers, body)
+        status, extra, out = answer
+        response_headers = [
+            *extra,
+            (b"x-amzn-requestid", self.request_id()),
+            (b"x-amz-id-2", EXTENDED_ID),
+            *cors,
+        ]
+        if status == 200 and isinstance(out, bytes | Pieces):
+            response_headers.append((b"content-type", content_type.encode()))
+            response_headers.append((b"content-length", b"%d" % len(out)))
+        return status, response_headers, out
+
+    def _admit(
+        self,
+        path: bytes,
+        query: bytes,
+        pairs: Sequence[tuple[bytes, bytes]],
+        encoding: str,
+        target: str,
+        body: bytes,
+    ) -> Caller:
+        """Who asks. Content type, target, authentication, then the body.
+
+        AWS looks at the body before the signature; here nothing is parsed for a stranger. Raises
+        HeadraceError as AWS does.
+        """
+        if encoding != codec.JSON and encoding != codec.CBOR:
+            raise AccessDenied("Unable to determine service/operation name to be authorized")
+        if not target:
+            raise UnknownOperation("")
+        caller = self._authenticator.authenticate("POST", path, query, pairs, body)
+        if not body:
+            raise Serialization("")
+        return caller
+
+    def refused(self, refusal: str) -> tuple[int, Headers, bytes]:
+        """The reply to a browser whose page is not to use this server."""
+        status, headers, body = codec.encode_error(AccessDenied(refusal), "")
+        return status, [*headers, (b"x-amzn-requestid", self.request_id())], body
+
+    def request_id(self) -> bytes:
+        """A UUID's form: a prefix of this process, then a count."""
+        return b"%b-%012x" % (self._request_prefix, next(self._request_count))
