@@ -16,7 +16,7 @@ help: ## Show this list
 
 install: $(STAMP) ## Make the environment ($(VENV)) and install headrace into it
 
-$(STAMP): pyproject.toml hatch_build.py core/headrace/core/_speedups.c
+$(STAMP): pyproject.toml hatch_build.py $(wildcard core/headrace/core/_*.[ch])
 	@command -v $(PYTHON) >/dev/null || \
 	  { echo "There is no $(PYTHON). Name a Python 3.11 or newer: make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -12,12 +12,14 @@ import shlex
 import subprocess
 import sysconfig
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCE = "core/headrace/core/_speedups.c"
+FOLDER = "core/headrace/core"
+MODULE = "_speedups"
 
 
 class CustomBuildHook(BuildHookInterface[Any]):
@@ -28,15 +30,15 @@ class CustomBuildHook(BuildHookInterface[Any]):
     """
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        source = Path(self.root, SOURCE)
-        name = source.stem + sysconfig.get_config_var("EXT_SUFFIX")
+        beside = Path(self.root, FOLDER)
+        name = MODULE + sysconfig.get_config_var("EXT_SUFFIX")
         if version == "editable":
-            folder = source.parent
+            folder = beside
         else:
             self._folder = tempfile.TemporaryDirectory()
             folder = Path(self._folder.name)
         try:
-            compile_extension(source, folder / name)
+            compile_extension(sorted(beside.glob("*.c")), folder / name)
         except (OSError, subprocess.CalledProcessError) as error:
             if version == "editable":
                 with contextlib.suppress(OSError):
@@ -53,7 +55,7 @@ class CustomBuildHook(BuildHookInterface[Any]):
             self._folder.cleanup()
 
 
-def compile_extension(source: Path, built: Path) -> None:
+def compile_extension(sources: Sequence[Path], built: Path) -> None:
     """Compile and link with the compiler that Python itself was built with.
 
     Raises OSError if there is none, CalledProcessError if it could not.
@@ -66,8 +68,8 @@ def compile_extension(source: Path, built: Path) -> None:
     handle, temporary = tempfile.mkstemp(".so", dir=built.parent)
     os.close(handle)
     try:
-        flags = ["-O3", "-fPIC", "-fwrapv", "-DNDEBUG", f"-I{include}"]
-        command = [*link, *flags, str(source), "-o", temporary]
+        flags = ["-O3", "-fPIC", "-fwrapv", "-fvisibility=hidden", "-DNDEBUG", f"-I{include}"]
+        command = [*link, *flags, *map(str, sources), "-o", temporary]
         subprocess.run(command, check=True, capture_output=True, text=True)
         os.chmod(temporary, 0o755)
         os.replace(temporary, built)

@@ -21,12 +21,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from headrace.core import speedups
+from headrace.core.listener.plain_head import plain_head
 from headrace.core.log.rendering import are_plain, join_objects
 from headrace.core.model.blobs import decoded_sizes
 from headrace.core.model.sequence import STEP, count_up, run
 
 ROOT = Path(__file__).parents[2]
-SOURCE = "core/headrace/core/_speedups.c"
+FOLDER = "core/headrace/core"
+SOURCES = ["_plain_head.c", "_speedups.c", "_speedups.h"]
 
 compiled_only = pytest.mark.skipif(
     not speedups.IS_COMPILED and "CI" not in os.environ,
@@ -49,7 +51,7 @@ def test_every_marked_function_has_a_twin() -> None:
     _speedups = importlib.import_module("headrace.core._speedups")
     twins = {name for name, value in vars(_speedups).items() if callable(value)} - {"__loader__"}
     assert twins == set(speedups.PLAIN)
-    for function in (are_plain, count_up, decoded_sizes, join_objects):
+    for function in (are_plain, count_up, decoded_sizes, join_objects, plain_head):
         assert function is getattr(_speedups, function.__name__)
 
 
@@ -133,6 +135,7 @@ def test_objects(
         lambda: decoded_sizes(7),  # type: ignore[arg-type]
         lambda: are_plain([7]),  # type: ignore[list-item]
         lambda: are_plain(iter(["a"])),  # type: ignore[arg-type]
+        lambda: plain_head("POST / HTTP/1.1"),  # type: ignore[arg-type]
         lambda: count_up("1", 10**15, 0, 1),
         lambda: count_up("1", -1, 0, 1),
         lambda: count_up("1", 10**30, 0, 1),
@@ -215,9 +218,10 @@ class Hook:
 
     def __init__(self, folder: Path) -> None:
         self.root = folder
-        self.beside = folder / SOURCE.replace(".c", sysconfig.get_config_var("EXT_SUFFIX"))
+        self.beside = folder / FOLDER / ("_speedups" + sysconfig.get_config_var("EXT_SUFFIX"))
         self.beside.parent.mkdir(parents=True)
-        shutil.copy(ROOT / SOURCE, folder / SOURCE)
+        for name in SOURCES:
+            shutil.copy(ROOT / FOLDER / name, folder / FOLDER / name)
 
     def run(self, version: str, before: str = "") -> dict[str, Any]:
         """What the hook adds to a build, and `found`: the files it then packs."""
@@ -250,7 +254,7 @@ def test_the_wheel_has_it_if_there_is_a_compiler(tmp_path: Path) -> None:
     data = hook.run("standard")
     assert list(data["force_include"].values()) == [f"headrace/core/{hook.beside.name}"]
     assert data["found"] == [True] and data["infer_tag"] and not data["pure_python"]
-    assert hook.files() == ["_speedups.c"], "the tree is not written to"
+    assert hook.files() == SOURCES, "the tree is not written to"
 
 
 @compiled_only
@@ -258,7 +262,7 @@ def test_an_editable_install_has_it_beside_its_source(tmp_path: Path) -> None:
     hook = Hook(tmp_path)
     with ThreadPoolExecutor(4) as several:  # who build at once
         list(several.map(lambda _: hook.run("editable"), range(4)))
-    assert hook.files() == ["_speedups.c", hook.beside.name]
+    assert hook.files() == sorted([*SOURCES, hook.beside.name])
     there = subprocess.run(
         [sys.executable, "-c", "import _speedups; print(_speedups.VERSION)"],
         cwd=hook.beside.parent,
@@ -285,7 +289,7 @@ def test_it_is_installed_without_a_compiler(tmp_path: Path, version: str, before
 
 def test_it_is_installed_if_the_source_does_not_compile(tmp_path: Path) -> None:
     hook = Hook(tmp_path)
-    (tmp_path / SOURCE).write_text("this is no C")
+    (tmp_path / FOLDER / SOURCES[0]).write_text("this is no C")
     assert hook.run("editable") == {"force_include": {}, "found": []}
     assert "without the compiled speedups" in hook.said
-    assert hook.files() == ["_speedups.c"]
+    assert hook.files() == SOURCES

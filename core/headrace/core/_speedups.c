@@ -13,7 +13,9 @@
 #include <stdint.h>
 #include <string.h>
 
-#define VERSION 1 /* as in speedups.py */
+#include "_speedups.h"
+
+#define VERSION 2 /* as in speedups.py */
 
 /* One version of a loop for what every processor of the architecture has, and one for wider
    registers, chosen when the module is loaded. */
@@ -315,6 +317,7 @@ static PyMethodDef functions[] = {
     {"count_up", (PyCFunction)(void (*)(void))count_up, METH_FASTCALL, NULL},
     {"are_plain", are_plain, METH_O, NULL},
     {"join_objects", join_objects, METH_VARARGS, NULL},
+    {"plain_head", plain_head, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
 

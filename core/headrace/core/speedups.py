@@ -1,7 +1,7 @@
-"""Compiled twins of the functions that look at each record of a put, where they could be built.
+"""Compiled twins of functions that look at each record of a put, or each header of a request.
 
 Such a function is written in Python and marked `@compiled`. If installing Headrace found a C
-compiler, the twin of its name in `_speedups.c` takes its place; if not, or with
+compiler, the twin of its name in `_speedups` (the `_*.c` here) takes its place; if not, or with
 `HEADRACE_SPEEDUPS=0` in the environment, the Python one runs and everything works the same, only
 puts of many records not as fast. The tests hold both to the same answers.
 
@@ -21,7 +21,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 PLAIN: dict[str, Callable[..., Any]] = {}
 """The functions in Python, by name."""
 
-_VERSION = 1  # as in _speedups.c
+_VERSION = 2  # as in _speedups.c
 
 
 def _built() -> ModuleType | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-from headrace.core.listener.http1 import GatheringTransport, Http1Protocol
+from headrace.core.listener.http1 import Http1Protocol
+from headrace.core.listener.http1_gather import GatheringTransport
 from headrace.core.pieces import Pieces
 from headrace.core.testing.server_process import ServerProcess
 from headrace.core.wire.app import MAX_BODY_BYTES
@@ -191,3 +193,35 @@ def test_the_head_alone_is_answered_at_once(server: ServerProcess) -> None:
                 assert came, answer
                 answer += came
             assert answer.startswith(b"HTTP/1.1 ")
+
+
+def test_plain_requests_are_answered_as_others_are(server: ServerProcess) -> None:
+    """Which way a request goes (see `listener.http1`) is not for the client to know."""
+    summary = json.dumps({"StreamName": "s"}).encode()
+    requests = [
+        (b"", sized("DescribeStreamSummary", summary)),
+        (b"", sized("DescribeStreamSummary", b"{}")),
+        (b"", sized("DescribeStreamSummary", b"")),
+        (b"", sized("NoSuchOperation", summary)),
+        (b"", sized("DescribeStreamSummary", summary).replace(b"Authorization", b"X-None")),
+        (b"", sized("DescribeStreamSummary", summary).replace(b"x-amz-json-1.1", b"json")),
+        (b"", sized("DescribeStreamSummary", summary).replace(b"x-amz-json-1.1", b"xml")),
+        (b"Origin: http://localhost\r\n", sized("DescribeStreamSummary", summary)),
+        (b"Origin: http://elsewhere.example\r\n", sized("DescribeStreamSummary", summary)),
+    ]
+    with connected(server) as sock:
+        create_stream(sock)
+        for line, request in requests:
+            first, _, rest = request.partition(b"\r\n")
+            said = []
+            # which a parser must look at, and nobody else minds
+            for other in (b"", b"Proxy-Connection: keep-alive\r\n"):
+                sock.sendall(first + b"\r\n" + line + other + rest)
+                said.append(_without_the_unique(sock.recv(10_000)))
+            assert said[0] == said[1]
+
+
+def _without_the_unique(answer: bytes) -> bytes:
+    return re.sub(
+        rb"(\r\nx-amzn-requestid: [0-9a-f-]{24})[0-9a-f]{12}|\r\ndate: [^\r]*", rb"\1", answer
+    )

@@ -1,0 +1,383 @@
+"""Which requests are answered as they come in, and that these too are answered as HTTP asks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+import uvloop
+
+from headrace.core.listener.http1 import PLAIN_BYTES
+from headrace.core.pieces import Pieces
+from http2_support import Listening, closed, listening, until
+
+
+class Witness:
+    """An application that says of each request which way it came, and how large its body was."""
+
+    def __init__(self) -> None:
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        self.waiting = 0
+        self.ended = 0
+
+    def answer_whole(
+        self, pairs: list[tuple[bytes, bytes]], body: bytes
+    ) -> Coroutine[Any, Any, Any] | None:
+        return None if (b"x-kind", b"streamed") in pairs else self._answer(dict(pairs), body)
+
+    async def _answer(self, headers: dict[bytes, bytes], body: bytes) -> Any:
+        assert asyncio.current_task() is None
+        kind = headers.get(b"x-kind")
+        if kind == b"broken":
+            raise RuntimeError("as it should")
+        if kind == b"large":
+            return _reply(Pieces([bytes(len(body)), bytes(4_000_000)]))
+        self.waiting += 1
+        try:
+            await self.may_answer.wait()
+        finally:
+            self.waiting -= 1
+            self.ended += 1
+        return _reply(b"plain %d" % len(body))
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        assert asyncio.current_task() is not None
+        size, goes_on = 0, True
+        while goes_on:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            size += len(message.get("body", b""))
+            goes_on = message.get("more_body")
+        if scope["path"] == "/hang":
+            self.waiting += 1
+            assert (await receive())["type"] == "http.disconnect"
+            return
+        status, headers, said = _reply(b"ASGI %d" % size)
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": said})
+
+
+def _reply(body: Any) -> tuple[int, list[tuple[bytes, bytes]], Any]:
+    return 200, [(b"content-length", b"%d" % len(body))], body
+
+
+def request(size: int, *headers: str, path: str = "/", body_size: int | None = None) -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "Host: localhost", *headers, f"Content-Length: {size}"]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + bytes(size)
+
+
+HEAD_BYTES = len(request(10_000)) - 10_000
+BROKEN = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n!"
+
+
+class Client:
+    """A connection to `server`."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    @classmethod
+    async def connect(cls, server: Listening) -> Client:
+        return cls(*await asyncio.open_connection(*server.address))
+
+    async def send(self, *pieces: bytes) -> None:
+        """Each so that it is received by itself."""
+        for piece in pieces:
+            self.writer.write(piece)
+            await self.writer.drain()
+            await asyncio.sleep(0.02)
+
+    async def answer(self) -> str:
+        async with asyncio.timeout(10):
+            self.head = (await self.reader.readuntil(b"\r\n\r\n")).lower()
+            assert self.head.startswith(b"http/1.1 200 ok\r\n")
+            length = int(self.head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+            return (await self.reader.readexactly(length)).decode()
+
+    async def rest(self) -> bytes:
+        """What comes until the server closes."""
+        async with asyncio.timeout(10):
+            return await self.reader.read()
+
+    async def close(self) -> None:
+        await closed(self.writer)
+
+
+async def at_rest(server: Listening) -> None:
+    """Nothing is open, under way, or counted as held."""
+    await until(lambda: server.is_quiet)
+
+
+def held_bytes(server: Listening) -> int:
+    held: int = server.connection._guard.held_bytes
+    return held
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        ([request(10)], ["plain 10"]),
+        ([request(0)], ["plain 0"]),
+        ([request(1), request(2), request(3)], ["plain 1", "plain 2", "plain 3"]),
+        ([request(10, "Connection: Keep-Alive")], ["plain 10"]),
+        ([request(PLAIN_BYTES - HEAD_BYTES)], [f"plain {PLAIN_BYTES - HEAD_BYTES}"]),
+        ([request(PLAIN_BYTES - HEAD_BYTES + 1)], [f"ASGI {PLAIN_BYTES - HEAD_BYTES + 1}"]),
+        ([request(10)[:-10], bytes(10)], ["plain 10"]),
+        ([request(10)[:-9], bytes(4), bytes(5)], ["plain 10"]),
+        ([request(10)[:-10], bytes(10) + request(2), request(3)], ["ASGI 10", "ASGI 2", "plain 3"]),
+        ([request(20_000)[:-19_999], bytes(19_999), request(3)], ["ASGI 20000", "plain 3"]),
+        ([request(10)[:30], request(10)[30:], request(3)], ["ASGI 10", "plain 3"]),
+        ([request(1) + request(2), request(3)], ["ASGI 1", "ASGI 2", "plain 3"]),
+        ([request(1) + request(2)[:-1], bytes(1), request(3)], ["ASGI 1", "ASGI 2", "plain 3"]),
+        ([request(1, "X-Kind: streamed"), request(2)], ["ASGI 1", "plain 2"]),
+        ([request(1, path="/elsewhere"), request(2)], ["ASGI 1", "plain 2"]),
+        ([b"\r\n", request(2)], ["plain 2"]),
+        ([request(1), b"\r\n" + request(2), request(3)], ["plain 1", "ASGI 2", "plain 3"]),
+    ],
+)
+def test_which_way_a_request_goes(sent: list[bytes], said: list[str]) -> None:
+    uvloop.run(converse(sent, said))  # the server's own loop: others differ in what closing does
+
+
+async def converse(sent: list[bytes], said: list[str]) -> None:
+    async with listening(Witness()) as server:
+        client = await Client.connect(server)
+        await client.send(*sent)
+        assert [await client.answer() for _ in said] == said
+        assert held_bytes(server) == 0
+        await client.close()
+        await at_rest(server)
+
+
+@pytest.mark.parametrize("behind", [[request(2)], [request(2)[:-1], bytes(1)], [request(2) * 2]])
+def test_what_comes_behind_a_request_waits_for_its_answer(behind: list[bytes]) -> None:
+    async def run() -> None:
+        witness = Witness()
+        async with listening(witness) as server:
+            client = await Client.connect(server)
+            witness.may_answer.clear()
+            await client.send(request(1), *behind)
+            assert held_bytes(server) > len(request(1))
+            witness.may_answer.set()
+            assert await client.answer() == "plain 1"
+            for _ in range(b"".join(behind).count(b"POST")):
+                assert await client.answer() == "ASGI 2"
+            await client.send(request(3))
+            assert await client.answer() == "plain 3"
+            assert held_bytes(server) == 0
+            await client.close()
+            await at_rest(server)
+
+    uvloop.run(run())
+
+
+def test_what_is_broken_behind_a_request_ends_the_connection_after_its_answer() -> None:
+    async def run() -> None:
+        witness = Witness()
+        async with listening(witness) as server:
+            client = await Client.connect(server)
+            witness.may_answer.clear()
+            await client.send(request(1), b"\0")
+            witness.may_answer.set()
+            assert await client.answer() == "plain 1"
+            assert b"connection: close\r\n" in client.head
+            assert await client.rest() == b""
+            await client.close()
+            await at_rest(server)
+
+    uvloop.run(run())
+
+
+def test_a_body_that_breaks_behind_a_request_ends_the_connection_at_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def run() -> None:
+        witness = Witness()
+        async with listening(witness) as server:
+            client = await Client.connect(server)
+            witness.may_answer.clear()
+            await client.send(request(1), BROKEN)
+            assert await client.rest() == b""
+            witness.may_answer.set()
+            await client.close()
+            await at_rest(server)
+
+    uvloop.run(run())
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_a_request_whose_client_has_gone_is_not_answered(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def run() -> None:
+        witness = Witness()
+        async with listening(witness) as server:
+            client = await Client.connect(server)
+            witness.may_answer.clear()
+            await client.send(request(1))
+            guard = server.connection._guard
+            assert guard.held_bytes == len(request(1))
+            server.connection.transport.abort()
+            await until(lambda: not server.server_state.connections)
+            assert guard.held_bytes == 0 and witness.waiting == 1
+            witness.may_answer.set()  # what was begun is finished: a put may be on its way
+            await at_rest(server)
+            assert witness.ended == 1
+            await client.close()
+
+    uvloop.run(run())
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.parametrize("path", ["/hang"])
+def test_the_first_in_line_is_told_that_the_connection_is_gone(path: str) -> None:
+    async def run() -> None:
+        witness = Witness()
+        async with listening(witness) as server:
+            client = await Client.connect(server)
+            await client.send(request(1, path=path) + request(2))
+            assert witness.waiting == 1
+            server.connection.transport.abort()
+            await at_rest(server)
+            await client.close()
+
+    uvloop.run(run())
+
+
+def test_an_error_closes_the_connection_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        async with listening(Witness()) as server:
+            client = await Client.connect(server)
+            await client.send(request(1, "X-Kind: broken"))
+            assert await client.rest() == b""
+            await client.close()
+            await at_rest(server)
+
+    uvloop.run(run())
+    assert "as it should" in caplog.text
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_server_that_ends_answers_what_has_come(is_whole: bool) -> None:
+    async def run() -> None:
+        witness = Witness()
+        async with listening(witness) as server:
+            client = await Client.connect(server)
+            witness.may_answer.clear()
+            await client.send(request(5) if is_whole else request(5)[:-2])
+            server.connection.shutdown()
+            if not is_whole:
+                await client.send(bytes(2))
+            witness.may_answer.set()
+            assert await client.answer() == ("plain 5" if is_whole else "ASGI 5")
+            assert b"connection: close\r\n" in client.head
+            assert await client.rest() == b""
+            await client.close()
+            await at_rest(server)
+
+    uvloop.run(run())
+
+
+def test_a_server_that_must_not_wait_cancels_what_is_under_way() -> None:
+    async def run() -> None:
+        witness = Witness()
+        async with listening(witness) as server:
+            client = await Client.connect(server)
+            witness.may_answer.clear()
+            await client.send(request(5))
+            for task in tuple(server.server_state.tasks):
+                task.cancel()
+            assert await client.rest() == b""
+            assert witness.ended == 1
+            await client.close()
+            await at_rest(server)
+
+    uvloop.run(run())
+
+
+IDLE_S = 0.5
+
+
+def test_a_connection_is_kept_so_long_after_its_last_answer() -> None:
+    async def run() -> None:
+        witness = Witness()
+        loop = asyncio.get_running_loop()
+        async with listening(witness, keep_alive_s=IDLE_S) as server:
+            client = await Client.connect(server)
+            started_s = loop.time()
+            while loop.time() - started_s < 2 * IDLE_S:
+                await client.send(request(1))
+                assert await client.answer() == "plain 1"
+            witness.may_answer.clear()
+            await client.send(request(2)[:-1])
+            await asyncio.sleep(1.5 * IDLE_S)  # neither one that comes nor one that waits is idle
+            await client.send(request(2)[-1:])
+            await asyncio.sleep(1.5 * IDLE_S)
+            witness.may_answer.set()
+            assert await client.answer() == "plain 2"
+            answered_s = loop.time()
+            assert await client.rest() == b""
+            assert loop.time() - answered_s >= IDLE_S - 0.1
+            await client.close()
+            await at_rest(server)
+
+    uvloop.run(run())
+
+
+def test_a_client_that_is_slow_to_take_its_answers_gets_them_all() -> None:
+    async def run() -> None:
+        async with listening(Witness()) as server:
+            client = await Client.connect(server)
+            client.reader._limit = 1_000  # type: ignore[attr-defined]  # it reads no further
+            for _ in range(3):
+                await client.send(request(1, "X-Kind: large"))
+            connection = server.connection
+            assert held_bytes(server) >= connection.transport.get_write_buffer_size() > 0
+            for _ in range(3):
+                answer = await client.answer()
+                assert answer in (chr(0) * 4_000_001, "ASGI 1")
+            await until(lambda: held_bytes(server) == 0)
+            await client.close()
+            await at_rest(server)
+
+    uvloop.run(run())
+
+
+@pytest.mark.parametrize("pieces", [[request(1)], [request(1)[:-1], bytes(1)]])
+def test_there_is_no_room_for_plain_requests_either(pieces: list[bytes]) -> None:
+    async def run() -> None:
+        async with listening(Witness()) as server:
+            client = await Client.connect(server)
+            await client.send(request(1))
+            assert await client.answer() == "plain 1"
+            guard = server.connection._guard
+            guard.held_bytes += guard.max_held_bytes + 1
+            await client.send(*pieces)
+            assert (await client.rest()).startswith(b"HTTP/1.1 503 ")
+            await client.close()
+            await at_rest(server)
+
+    uvloop.run(run())
+
+
+def test_half_a_request_is_not_waited_for_without_end() -> None:
+    async def run() -> None:
+        async with listening(Witness()) as server:
+            client = await Client.connect(server)
+            await client.send(request(9)[:-5])
+            connection = server.connection
+            guard = connection._guard
+            assert guard.held_bytes == len(request(9)) - 5
+            connection._look()
+            assert guard.held_bytes == len(request(9)) - 5
+            connection._look()
+            assert await client.rest() == b""
+            assert guard.held_bytes == 0
+            await client.close()
+            await at_rest(server)
+
+    uvloop.run(run())
