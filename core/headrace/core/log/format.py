@@ -114,14 +114,11 @@ def encode_header(
     for piece in body:
         # 0: without letting go of the interpreter; a large piece is worth the wait to get it back
         crc = crc32c(piece, crc, 0 if len(piece) <= _HELD_CRC_BYTES else 1)
-    header = bytearray(
-        _HEADER.pack(
-            MAGIC, VERSION, CODEC_JSON, flags, 0, sum(map(len, body)), crc, records, shard,
-            producers_bytes, frame_no, arrival_ms, durable_upto, previous,
-        )
+    header = _HEADER.pack(
+        MAGIC, VERSION, CODEC_JSON, flags, 0, sum(map(len, body)), crc, records, shard,
+        producers_bytes, frame_no, arrival_ms, durable_upto, previous,
     )  # fmt: skip
-    header[_CRC_AT] = _CRC.pack(crc32c(bytes(header)))
-    return bytes(header)
+    return header[: _CRC_AT.start] + _CRC.pack(crc32c(header)) + header[_CRC_AT.stop :]
 
 
 def decode_header(data: bytes | memoryview, offset: int = 0) -> FrameHeader | None:

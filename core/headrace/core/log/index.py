@@ -85,8 +85,12 @@ class ActiveIndex:
         if columns is None:
             columns = (array("Q"), array("Q"), array("Q"), array("I"), array("I"))
             self._shards[shard] = columns
-        for column, value in zip(reversed(columns), reversed(entry), strict=True):
-            column.append(value)
+        numbers, arrivals, offsets, lengths, counts = columns
+        counts.append(entry.records)
+        lengths.append(entry.length)
+        offsets.append(entry.offset)
+        arrivals.append(entry.arrival_ms)
+        numbers.append(entry.frame_no)
         self.frames += 1
 
     def columns(self) -> list[tuple[int, Columns]]:

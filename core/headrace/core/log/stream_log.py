@@ -213,6 +213,7 @@ class StreamLog:
         if window is None:
             return None
         self._window = None
+        window.close()
         active = self._active
         if (
             active.end + window.stored_bytes >= self._options.segment_bytes

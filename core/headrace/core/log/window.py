@@ -76,7 +76,8 @@ class Window:
     by_shard: dict[int, OpenFrame] = field(default_factory=dict)
     undos: list[Undo] = field(default_factory=list)
     roll_snapshot: bytes | None = None  # set when a new segment begins after this window
+    stored_bytes: int = 0  # set when it is closed
 
-    @property
-    def stored_bytes(self) -> int:
-        return sum(HEADER_BYTES + frame.body_bytes for frame in self.frames)
+    def close(self) -> None:
+        """Nothing is added any more."""
+        self.stored_bytes = sum(HEADER_BYTES + frame.body_bytes for frame in self.frames)

@@ -5,6 +5,9 @@ Takes and gives columns, not a value per record; the wire renders them.
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
+from typing import Any
+
 from headrace.core.control.stream_state import StreamState
 from headrace.core.engine.seam import ShardPut, StampedRecord
 from headrace.core.errors import (
@@ -73,7 +76,15 @@ class PutService:
             stamp.check(len(columns.data))
         routes = self._routes(stream, opened, columns, stamp)
         refuse_dry_run(is_dry)
-        answer = await self._put_within_capacity(stream, opened, columns, routes, stamp, extent)
+        try:
+            if self._capacity is None:
+                answer = await self._store(opened, columns, routes, stamp, extent)
+            else:
+                answer = await self._store_within(
+                    self._capacity, opened, columns, routes, stamp, extent
+                )
+        except StorageFull as error:
+            raise ServiceUnavailable(str(error)) from error
         if stream.key_id is not None:
             answer.encryption = stream.encryption
         return answer
@@ -91,21 +102,21 @@ class PutService:
         columns.explicit = stamped_hash_keys(stamp.producer_id, stamp.sequences, columns.keys)
         return opened.routing.route(columns.keys, columns.explicit)
 
-    async def _put_within_capacity(
+    async def _store_within(
         self,
-        stream: StreamState,
+        capacity: Capacity,
         opened: OpenStream,
         columns: PutColumns,
         routes: list[int],
         stamp: Stamp | None,
         extent: Extent,
     ) -> PutAnswer:
-        if self._capacity is None:
-            return await self._store(opened, columns, routes, stamp, extent)
+        """As `_store`, but for what is over the shards' capacity."""
+        stream = opened.stream
         sizes = [
             size + len(key.encode()) for size, key in zip(columns.sizes, columns.keys, strict=True)
         ]
-        refused = self._capacity.admit(
+        refused = capacity.admit(
             stream, opened.routing.shards, routes, sizes, in_order=stamp is not None
         )
         if not refused:
@@ -126,20 +137,17 @@ class PutService:
                 answer.shard_ids[i] = stored.shard_ids[at]
         return answer
 
-    async def _store(
+    def _store(
         self,
         opened: OpenStream,
         columns: PutColumns,
         routes: list[int],
         stamp: Stamp | None,
         extent: Extent,
-    ) -> PutAnswer:
-        try:
-            if stamp is not None:
-                return await self._put_once(opened, columns, routes, stamp, extent)
-            return await self._put(opened, columns, routes, extent)
-        except StorageFull as error:
-            raise ServiceUnavailable(str(error)) from error
+    ) -> Coroutine[Any, Any, PutAnswer]:
+        if stamp is not None:
+            return self._put_once(opened, columns, routes, stamp, extent)
+        return self._put(opened, columns, routes, extent)
 
     async def _put(
         self, opened: OpenStream, columns: PutColumns, routes: list[int], extent: Extent

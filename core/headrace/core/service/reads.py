@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +17,8 @@ from headrace.core.service.catalog import Catalog, OpenStream
 from headrace.core.service.dry_run import refuse_dry_run
 from headrace.core.service.iterators import IteratorCodec
 from headrace.core.service.usage import Usage
+
+_FLOOR_IS_GOOD_MS = 1000
 
 
 @dataclass(slots=True)
@@ -108,8 +108,10 @@ class ReadService:
                 f"currentTimestampInMillis. timestampInMillis: {at_ms}, "
                 f"currentTimestampInMillis: {now_ms}"
             )
-        with _open_log(stream):
+        try:
             return await opened.log.find_time(shard.number, max(at_ms, 0))
+        except LogClosed:
+            raise _gone(stream) from None
 
     def _at_sequence_number(
         self, stream: StreamState, shard: ShardState, text: str, *, after: bool
@@ -191,37 +193,41 @@ class ReadService:
         """What is there from a position on, without what has expired."""
         # asked before reading: a read may take its time, and what comes meanwhile is not in it
         may_grow = shard.is_open or shard.number in opened.closing
-        with _open_log(opened.stream):
-            floor = await self._floor(opened, shard.number)
+        try:
+            floor = self._known_floor(opened, shard.number)
+            if floor is None:
+                floor = await self._find_floor(opened, shard.number)
             found = await opened.log.read(
                 shard.number, position, floor=floor, max_records=max_records, max_bytes=max_bytes
             )
+        except LogClosed:
+            raise _gone(opened.stream) from None
         if found.next_arrival_ms is not None:
             return ShardRead(found, max(self._clock.now_ms() - found.next_arrival_ms, 0))
         if may_grow:
             return ShardRead(found, 0)
         return ShardRead(found, 0, is_end=True, child_shards=_children(opened.stream, shard))
 
-    async def _floor(self, opened: OpenStream, shard: int) -> Position:
-        """Where the shard's first unexpired record is; looked up once a second."""
+    def _known_floor(self, opened: OpenStream, shard: int) -> Position | None:
+        """Where the shard's first unexpired record is; None if that is to be looked up again."""
         horizon_ms = self._catalog.horizon_ms(opened.stream)
         if opened.log.oldest_arrival_ms >= horizon_ms:
             return BEGINNING
         known = opened.floors.get(shard)
-        if known is not None and 0 <= horizon_ms - known[0] < 1000:
+        if known is not None and 0 <= horizon_ms - known[0] < _FLOOR_IS_GOOD_MS:
             return known[1]
+        return None
+
+    async def _find_floor(self, opened: OpenStream, shard: int) -> Position:
+        horizon_ms = self._catalog.horizon_ms(opened.stream)
         floor = await opened.log.find_time(shard, horizon_ms)
         opened.floors[shard] = (horizon_ms, floor)
         return floor
 
 
-@contextlib.contextmanager
-def _open_log(stream: StreamState) -> Iterator[None]:
-    """Raises ResourceNotFound when the log was closed while it was read: the stream is deleted."""
-    try:
-        yield
-    except LogClosed:
-        raise not_found(stream.account, stream.name) from None
+def _gone(stream: StreamState) -> ResourceNotFound:
+    """When the log was closed while it was read: the stream is deleted."""
+    return not_found(stream.account, stream.name)
 
 
 def shard_named(stream: StreamState, text: str) -> ShardState:

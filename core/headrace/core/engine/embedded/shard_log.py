@@ -145,6 +145,9 @@ class EmbeddedShardLog:
     async def read(
         self, shard: int, position: Position, *, floor: Position, max_records: int, max_bytes: int
     ) -> Slice:
+        start = max(position, floor)
+        if start >= self._log.tail and not self._is_closed:
+            return Slice([], 0, start, None)  # as most polls find it
         return await self._look(
             lambda snapshot, wait: snapshot.read(
                 shard,
