@@ -1,20 +1,17 @@
-"""Routing, its memory of keys included, against the plain definition."""
+"""Routing against the plain definition."""
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from headrace.core.control.stream_state import ShardState
-from headrace.core.model.hashing import hash_key, uniform_ranges
-from headrace.core.service import routing
-from headrace.core.service.routing import Routing, by_route, deal
+from headrace.core.model.hashing import hash_digest, hash_key, uniform_ranges
+from headrace.core.service.routing import Routing, by_route, deal, hash_routes
 
 
 def make(shards: int) -> Routing:
@@ -31,50 +28,30 @@ def expected(shards: int, keys: Sequence[str]) -> list[int]:
     return [next(i for i, r in enumerate(ranges) if hash_key(key) in r) for key in keys]
 
 
-@given(
-    shards=st.integers(1, 9),
-    batches=st.lists(
-        st.lists(st.one_of(st.sampled_from("abcdefgh"), st.text(min_size=1)), min_size=1),
-        max_size=80,
-    ),
+# every length about the ends of a block of 64 bytes, the mark and the length that follow the key
+LENGTHS = st.integers(0, 257)
+KEYS = st.one_of(
+    st.text(max_size=40),
+    st.builds(lambda size, char: char * size, LENGTHS, st.sampled_from("a\0é😀")),
 )
-def test_every_key_goes_where_its_hash_says_however_often_it_comes(
-    shards: int, batches: list[list[str]]
-) -> None:
-    table = make(shards)
-    for keys in batches:
-        assert table.route(keys, None) == expected(shards, keys)
 
 
-def test_the_memory_of_keys_is_bounded_and_used_for_keys_that_come_again() -> None:
-    table = make(4)
-    hosts = [f"host-{n}" for n in range(300)]
-    for _ in range(200):
-        assert table.route(hosts, None) == expected(4, hosts)
-    assert len(table._known) == 300
-    for n in range(0, 70 * 500, 500):  # new keys only: most batches are not even looked up
-        table.route([f"uuid-{i}" for i in range(n, n + 500)], None)
-    assert len(table._known) <= routing.MAX_KNOWN_KEYS
-    for n in range(0, 10_000, 3):
-        table.route([f"one-{n}"], None)
-    assert len(table._known) <= routing.MAX_KNOWN_KEYS
+@given(shards=st.integers(1, 9), keys=st.lists(KEYS, max_size=40))
+@example(9, ["k" * size for size in range(257)])
+@example(9, ["é" * size for size in range(129)])
+def test_every_key_goes_where_its_hash_says(shards: int, keys: list[str]) -> None:
+    assert make(shards).route(keys, None) == expected(shards, keys)
+    assert make(shards).route(tuple(keys), None) == expected(shards, keys)
 
 
-def test_all_streams_together_remember_a_bounded_number_of_keys(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    before = Routing._known_of_all
-    monkeypatch.setattr(routing, "MAX_KNOWN_KEYS_OF_ALL", before + 1000)
-    tables = [make(4) for _ in range(5)]
-    for n, table in enumerate(tables):
-        keys = [f"host-{n}-{i}" for i in range(300)]
-        for _ in range(3):
-            assert table.route(keys, None) == expected(4, keys)
-    assert sum(len(table._known) for table in tables) <= 1000
-    assert Routing._known_of_all - before == sum(len(table._known) for table in tables)
-    del table, tables
-    gc.collect()
-    assert Routing._known_of_all == before
+def test_a_key_at_the_beginning_of_a_range_is_of_that_range() -> None:
+    digests = sorted(hash_digest(str(n)) for n in range(100))
+    starts = [bytes(16), *digests]
+    keys = [str(n) for n in range(100)]
+    assert [starts[route] for route in hash_routes(starts, keys)] == list(map(hash_digest, keys))
+    before = [bytes(16), *((int.from_bytes(d, "big") + 1).to_bytes(16, "big") for d in digests)]
+    for key, route in zip(keys, hash_routes(before, keys), strict=True):
+        assert route == digests.index(hash_digest(key))
 
 
 @given(st.lists(st.integers(0, 5)))

@@ -25,10 +25,11 @@ from headrace.core.listener.plain_head import plain_head
 from headrace.core.log.rendering import are_plain, join_objects
 from headrace.core.model.blobs import decoded_sizes
 from headrace.core.model.sequence import STEP, count_up, run
+from headrace.core.service.routing import hash_routes
 
 ROOT = Path(__file__).parents[2]
 FOLDER = "core/headrace/core"
-SOURCES = ["_plain_head.c", "_speedups.c", "_speedups.h"]
+SOURCES = ["_plain_head.c", "_routes.c", "_speedups.c", "_speedups.h"]
 
 compiled_only = pytest.mark.skipif(
     not speedups.IS_COMPILED and "CI" not in os.environ,
@@ -51,7 +52,7 @@ def test_every_marked_function_has_a_twin() -> None:
     _speedups = importlib.import_module("headrace.core._speedups")
     twins = {name for name, value in vars(_speedups).items() if callable(value)} - {"__loader__"}
     assert twins == set(speedups.PLAIN)
-    for function in (are_plain, count_up, decoded_sizes, join_objects, plain_head):
+    for function in (are_plain, count_up, decoded_sizes, hash_routes, join_objects, plain_head):
         assert function is getattr(_speedups, function.__name__)
 
 
@@ -110,6 +111,17 @@ def test_plain_keys(keys: list[str]) -> None:
     assert are_plain(keys) is plain(are_plain)(keys)
 
 
+STARTS = st.lists(st.binary(min_size=16, max_size=16), max_size=9).map(
+    lambda starts: [bytes(16), *sorted(starts)]
+)
+
+
+@compiled_only
+@given(STARTS, st.lists(st.text(max_size=130), max_size=40))
+def test_routes(starts: list[bytes], keys: list[str]) -> None:
+    assert hash_routes(starts, keys) == plain(hash_routes)(starts, keys)
+
+
 ASCII = st.text(st.characters(codec="ascii"), max_size=8)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
@@ -136,6 +148,12 @@ def test_objects(
         lambda: are_plain([7]),  # type: ignore[list-item]
         lambda: are_plain(iter(["a"])),  # type: ignore[arg-type]
         lambda: plain_head("POST / HTTP/1.1"),  # type: ignore[arg-type]
+        lambda: hash_routes([bytes(15)], ["a"]),
+        lambda: hash_routes(["a"], ["a"]),  # type: ignore[list-item]
+        lambda: hash_routes((bytes(16),), ["a"]),  # type: ignore[arg-type]
+        lambda: hash_routes([bytes(16)], iter(["a"])),  # type: ignore[arg-type]
+        lambda: hash_routes([bytes(16)], ["a" * 9, 7]),  # type: ignore[list-item]
+        lambda: hash_routes([bytes(16)], ["a" * 99, "\udc80"]),
         lambda: count_up("1", 10**15, 0, 1),
         lambda: count_up("1", -1, 0, 1),
         lambda: count_up("1", 10**30, 0, 1),

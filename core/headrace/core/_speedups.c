@@ -15,22 +15,7 @@
 
 #include "_speedups.h"
 
-#define VERSION 2 /* as in speedups.py */
-
-/* One version of a loop for what every processor of the architecture has, and one for wider
-   registers, chosen when the module is loaded. */
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
-#define WIDE __attribute__((target_clones("avx2", "default")))
-#else
-#define WIDE
-#endif
-
-/* Whether it is of a type whose items can be looked at in place. */
-static int
-is_column(PyObject *object)
-{
-    return PyList_Check(object) || PyTuple_Check(object);
-}
+#define VERSION 3 /* as in speedups.py */
 
 /* -- decoded_sizes ------------------------------------------------------------------------- */
 
@@ -316,6 +301,7 @@ static PyMethodDef functions[] = {
     {"decoded_sizes", decoded_sizes, METH_O, NULL},
     {"count_up", (PyCFunction)(void (*)(void))count_up, METH_FASTCALL, NULL},
     {"are_plain", are_plain, METH_O, NULL},
+    {"hash_routes", (PyCFunction)(void (*)(void))hash_routes, METH_FASTCALL, NULL},
     {"join_objects", join_objects, METH_VARARGS, NULL},
     {"plain_head", plain_head, METH_O, NULL},
     {NULL, NULL, 0, NULL},
