@@ -46,7 +46,7 @@ is_word(Span text, const char *word)
 
 /* Whether the header leaves to the length where the message ends, and the connection as it is. */
 static int
-is_plain(Span name, Span value)
+leaves_the_rest_alone(Span name, Span value)
 {
     if (is_word(name, "transfer-encoding") || is_word(name, "expect") || is_word(name, "upgrade")
         || is_word(name, "proxy-connection"))
@@ -92,7 +92,7 @@ read_line(Span line, PyObject *headers, Py_ssize_t *length)
     Span name = {line.at, colon - line.at};
     Span value = {colon + 1, line.size - name.size - 1};
     while (value.size && value.at[0] == ' ') value.at++, value.size--;
-    if (!is_clean(value) || !is_plain(name, value)) return 0;
+    if (!is_clean(value) || !leaves_the_rest_alone(name, value)) return 0;
     if (is_word(name, "content-length")) {
         if (*length >= 0 || (*length = number_of(value)) < 0) return 0;
     }

@@ -1,4 +1,4 @@
-/* The compiled twins of a few Python functions: what a put does with each of its records.
+/* The compiled twins of a few Python functions: here, of what a put does with each of its records.
 
    Each does what the function of its name, marked `@compiled`, does in Python, and gives the same
    for arguments as their callers give them; others are refused. What a function is for stands

@@ -3,7 +3,7 @@
 Such a function is written in Python and marked `@compiled`. If installing Headrace found a C
 compiler, the twin of its name in `_speedups` (the `_*.c` here) takes its place; if not, or with
 `HEADRACE_SPEEDUPS=0` in the environment, the Python one runs and everything works the same, only
-puts of many records not as fast. The tests hold both to the same answers.
+puts of many records, and small requests, are not as fast. The tests hold both to the same answers.
 
 `python -m headrace.core.speedups` says whether the twins are in use.
 """

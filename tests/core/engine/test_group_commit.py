@@ -112,7 +112,9 @@ async def test_a_slow_sync_sends_the_next_ones_to_a_thread(
 
 
 def window() -> Window:
-    return Window(1)
+    window = Window(1)
+    window.close()
+    return window
 
 
 def test_a_disk_that_stays_slow_is_tried_ever_more_seldom() -> None:

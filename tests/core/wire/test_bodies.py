@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 
 from headrace.core.listener.http1 import Http1Protocol
 from headrace.core.listener.http1_gather import GatheringTransport
+from headrace.core.listener.plain_head import plain_head
 from headrace.core.pieces import Pieces
 from headrace.core.testing.server_process import ServerProcess
 from headrace.core.wire.app import MAX_BODY_BYTES
@@ -117,6 +118,18 @@ def test_a_body_said_to_be_too_large_is_refused_before_it_is_sent(server: Server
         assert answers(sock, 1)[0][0] == 413
 
 
+def test_a_body_that_is_too_large_is_refused_in_json_whatever_it_is(
+    server: ServerProcess,
+) -> None:
+    with connected(server) as sock:
+        text = head("PutRecord", f"Content-Length: {MAX_BODY_BYTES + 1}").replace(
+            b"x-amz-json", b"x"
+        )
+        sock.sendall(text)
+        ((status, body),) = answers(sock, 1)
+        assert status == 413 and json.loads(body)["__type"] == "RequestEntityTooLargeException"
+
+
 def test_a_body_that_turns_out_too_large_is_refused_without_being_gathered(
     server: ServerProcess,
 ) -> None:
@@ -213,6 +226,7 @@ def test_plain_requests_are_answered_as_others_are(server: ServerProcess) -> Non
         create_stream(sock)
         for line, request in requests:
             first, _, rest = request.partition(b"\r\n")
+            assert plain_head(first + b"\r\n" + line + rest) is not None
             said = []
             # which a parser must look at, and nobody else minds
             for other in (b"", b"Proxy-Connection: keep-alive\r\n"):

@@ -140,6 +140,11 @@ def test_what_is_plain(lines: bytes, headers: list[Any]) -> None:
     assert plain_head(head + b"{}and more") == plain_head(head)
 
 
+def test_a_length_has_nine_digits_at_most() -> None:
+    head = START + b"Content-Length: 999999999\r\n\r\n"
+    assert plain_head(head) == ([(b"content-length", b"999999999")], len(head), 999_999_999)
+
+
 @pytest.mark.parametrize(
     "head",
     [

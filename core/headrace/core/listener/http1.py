@@ -11,6 +11,7 @@ yet.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -28,6 +29,16 @@ _TIMER_SLACK_S = 0.01  # timers may be early
 
 WholeReply = tuple[int, list[tuple[bytes, bytes]], bytes | Pieces]
 AnswerWhole = Callable[[list[tuple[bytes, bytes]], bytes], Coroutine[Any, Any, WholeReply] | None]
+
+_FAILED_BODY = b"Internal Server Error"  # as uvicorn says it
+_FAILED: WholeReply = (
+    500,
+    [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", b"%d" % len(_FAILED_BODY)),
+    ],
+    _FAILED_BODY,
+)
 
 _log = logging.getLogger("headrace.core")
 
@@ -61,7 +72,7 @@ class Http1Protocol(GatheringHttp1Protocol):
         cycle = self.cycle
         return (
             (cycle is None or (cycle.response_complete and not cycle.more_body))
-            and self.scope is self._headed_scope
+            and not self._is_in_head
             and not self._is_deaf
         )
 
@@ -84,6 +95,7 @@ class Http1Protocol(GatheringHttp1Protocol):
     def _begin(self, answering: Coroutine[Any, Any, WholeReply], size: int) -> None:
         self._head_count += 1
         self._received_bytes += size
+        self._formless_bytes = 0
         cycle = self.cycle = self._running = _Cycle()  # type: ignore[assignment]
         eager.start(self._answer(cycle, answering), self.loop, self.tasks)
         if not cycle.response_complete:
@@ -92,13 +104,18 @@ class Http1Protocol(GatheringHttp1Protocol):
     async def _answer(self, cycle: _Cycle, answering: Coroutine[Any, Any, WholeReply]) -> None:
         try:
             status, headers, body = await answering
-        except BaseException as error:
-            if isinstance(error, Exception):
-                _log.exception("an unexpected error while answering a request")
-            self.transport.close()
+            if not isinstance(body, bytes | Pieces):
+                raise TypeError(f"an answer in one piece was promised, not {type(body).__name__}")
+        except asyncio.CancelledError:
+            self.transport.close()  # the server ends, and will not wait any longer
             return
+        except Exception:
+            _log.exception("an unexpected error while answering a request")
+            status, headers, body = _FAILED
+            cycle.keep_alive = False
         if cycle.disconnected:
             return
+        # what of a header comes from the request is printable: `plain_head` has seen to that
         head = [STATUS_LINE[status]]
         for name, value in self.server_state.default_headers:
             head += (name, b": ", value, b"\r\n")
@@ -164,19 +181,21 @@ class Http1Protocol(GatheringHttp1Protocol):
         return begun
 
 
+class _Nobody:
+    """Who waits for more of a request that has come whole."""
+
+    def set(self) -> None:
+        """Nobody does."""
+
+
 class _Cycle:
     """What others ask uvicorn's cycle for, of a plain request."""
 
     __slots__ = ("disconnected", "keep_alive", "response_complete")
 
     more_body = False
-    response_started = False  # the answer goes in one piece
-
-    class _Nobody:
-        def set(self) -> None:
-            """Nobody waits for what else may come."""
-
     message_event = _Nobody()
+    response_started = False  # the answer goes in one piece
 
     def __init__(self) -> None:
         self.disconnected = False

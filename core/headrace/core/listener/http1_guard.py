@@ -232,6 +232,8 @@ class GuardedHttp1Protocol(HttpToolsProtocol):
             came_bytes = self._received_bytes - seen.received_bytes
             if came_bytes < MIN_PROGRESS_BYTES and not self.flow.read_paused:
                 return "a body that comes too slowly"
-        elif is_answered and self.timeout_keep_alive_task is None:
+        elif (
+            is_answered and self.timeout_keep_alive_task is None and not self.transport.is_closing()
+        ):
             return "nothing but line ends"
         return None

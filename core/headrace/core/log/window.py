@@ -76,7 +76,7 @@ class Window:
     by_shard: dict[int, OpenFrame] = field(default_factory=dict)
     undos: list[Undo] = field(default_factory=list)
     roll_snapshot: bytes | None = None  # set when a new segment begins after this window
-    stored_bytes: int = 0  # set when it is closed
+    stored_bytes: int = field(init=False)  # there once it is closed
 
     def close(self) -> None:
         """Nothing is added any more."""

@@ -62,7 +62,7 @@ class SegmentWriter:
         tables: list[bytes] = []
         at = active.end
         for frame in window.frames:
-            producers = fmt.encode_producers(frame.marks.values()) if frame.marks else b""
+            producers = fmt.encode_producers(frame.marks.values())
             body = fmt.encode_body(frame.objects, frame.ends, producers)
             buffers.append(
                 fmt.encode_header(

@@ -10,12 +10,7 @@ from typing import Any
 
 from headrace.core.control.stream_state import StreamState
 from headrace.core.engine.seam import ShardPut, StampedRecord
-from headrace.core.errors import (
-    InvalidArgument,
-    ResourceNotFound,
-    ServiceUnavailable,
-    StorageFull,
-)
+from headrace.core.errors import InvalidArgument, ResourceNotFound
 from headrace.core.limits import KIB
 from headrace.core.model.hashing import hash_key
 from headrace.core.model.sequence import parse
@@ -57,8 +52,8 @@ class PutService:
         `ordering` is a sequence number that the new ones must exceed. They do anyway, so it is
         only checked to be one that has been given out.
 
-        Raises ValidationError for a record over the stream's limit, ServiceUnavailable when the
-        disk is full or cannot keep up; then nothing of the request is stored.
+        Raises ValidationError for a record over the stream's limit, StorageFull, ServiceUnavailable
+        when the disk cannot keep up; then nothing of the request is stored.
         """
         try:
             stream = self._catalog.find_readable(caller, name, arn)
@@ -76,15 +71,12 @@ class PutService:
             stamp.check(len(columns.data))
         routes = self._routes(stream, opened, columns, stamp)
         refuse_dry_run(is_dry)
-        try:
-            if self._capacity is None:
-                answer = await self._store(opened, columns, routes, stamp, extent)
-            else:
-                answer = await self._store_within(
-                    self._capacity, opened, columns, routes, stamp, extent
-                )
-        except StorageFull as error:
-            raise ServiceUnavailable(str(error)) from error
+        if self._capacity is None:
+            answer = await self._store(opened, columns, routes, stamp, extent)
+        else:
+            answer = await self._store_within(
+                self._capacity, opened, columns, routes, stamp, extent
+            )
         if stream.key_id is not None:
             answer.encryption = stream.encryption
         return answer

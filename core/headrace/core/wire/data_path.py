@@ -89,6 +89,7 @@ class DataPath:
         encoding = codec.JSON if content_type == _PLAIN_JSON else content_type
         try:
             if isinstance(body, ServiceError):
+                encoding = codec.CBOR if content_type == codec.CBOR else codec.JSON
                 raise body
             target = headers.get(b"x-amz-target", b"").decode("latin-1")
             caller = self._admit(path, query, pairs, encoding, target, body)

@@ -147,7 +147,7 @@ class EmbeddedShardLog:
     ) -> Slice:
         start = max(position, floor)
         if start >= self._log.tail and not self._is_closed:
-            return Slice([], 0, start, None)  # as most polls find it
+            return Slice([], 0, start, None)  # as a snapshot would say to most polls
         return await self._look(
             lambda snapshot, wait: snapshot.read(
                 shard,
