@@ -130,16 +130,17 @@ def test_put_records_refuses_record_by_record(limited: Any) -> None:
     codes = [record.get("ErrorCode") for record in answer["Records"]]
     assert codes == [None, None] + ["ProvisionedThroughputExceededException"] * 2
     assert "SequenceNumber" not in answer["Records"][3]
+    numbers = [record["SequenceNumber"] for record in answer["Records"][:2]]
     with pytest.raises(ClientError, match="Rate exceeded for shard shardId-000000000000") as caught:
-        limited.put_record(StreamName="s", Data=b"x" * 1_000_000, PartitionKey="k")
+        for _ in range(20):  # unless this machine stops for most of a second, the first
+            stored = limited.put_record(StreamName="s", Data=b"x" * 1_000_000, PartitionKey="k")
+            numbers.append(stored["SequenceNumber"])
     assert caught.value.response["Error"]["Code"] == "ProvisionedThroughputExceededException"
     iterator = limited.get_shard_iterator(
         StreamName="s", ShardId="shardId-000000000000", ShardIteratorType="TRIM_HORIZON"
     )["ShardIterator"]
-    stored = limited.get_records(ShardIterator=iterator)["Records"]
-    assert [r["SequenceNumber"] for r in stored] == [
-        r["SequenceNumber"] for r in answer["Records"][:2]
-    ]
+    found = [r["SequenceNumber"] for r in limited.get_records(ShardIterator=iterator)["Records"]]
+    assert len(found) >= 2 and found == numbers[: len(found)]
 
 
 def test_reads_are_refused_after_five_a_second(limited: Any) -> None:
