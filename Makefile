@@ -7,6 +7,7 @@ STAMP := $(VENV)/.installed
 
 DEMO_ARGS ?= --data demo-data
 TEST_ARGS ?=
+TEST_WORKERS ?= auto
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check format bench soak clean
@@ -33,8 +34,9 @@ $(STAMP): pyproject.toml hatch_build.py $(wildcard core/headrace/core/_*.[ch])
 demo: $(STAMP) ## Web server, agent, stream, handler, Parquet, and a reckoning of every line
 	$(BIN)/headrace demo $(DEMO_ARGS)
 
-test: $(STAMP) ## Run the tests (TEST_ARGS="-k name" for some of them)
-	$(BIN)/python -m pytest -q -m "not slow" $(TEST_ARGS)
+test: $(STAMP) ## Run the tests (TEST_ARGS="-k name" for some, TEST_WORKERS=0 for one after another)
+	@# Most of them wait most of the time: for processes to die, for clocks, for disks.
+	$(BIN)/python -m pytest -q -m "not slow" -n $(TEST_WORKERS) --dist loadfile $(TEST_ARGS)
 
 check: $(STAMP) ## Formatting, lint, types, import rules, the files in configs/
 	$(BIN)/ruff format --check .

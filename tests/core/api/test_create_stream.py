@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import resource
 from pathlib import Path
 from typing import Any
 
@@ -181,20 +180,13 @@ def test_a_stream_made_again_is_empty(kinesis: Any, name: str) -> None:
 
 
 def test_more_streams_than_the_soft_limit_of_open_files(tmp_path: Path) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    process = ServerProcess(tmp_path / "data")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
-    try:
-        process.start()  # which inherits it
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    with contextlib.closing(boto3_client(process.endpoint)) as kinesis:
-        try:
-            for i in range(80):
-                create(kinesis, f"s{i}")
-                kinesis.put_record(StreamName=f"s{i}", Data=b"x", PartitionKey="k")
-        finally:
-            process.kill()
+    with (
+        ServerProcess(tmp_path / "data", soft_open_files=64) as process,
+        contextlib.closing(boto3_client(process.endpoint)) as kinesis,
+    ):
+        for i in range(80):
+            create(kinesis, f"s{i}")
+            kinesis.put_record(StreamName=f"s{i}", Data=b"x", PartitionKey="k")
 
 
 async def test_creating_takes_as_long_as_it_is_told(tmp_path: Path) -> None:

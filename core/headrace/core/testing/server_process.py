@@ -34,12 +34,14 @@ class ServerProcess:
         arguments: tuple[str, ...] = (),
         env: Mapping[str, str] | None = None,
         max_open_files: int | None = None,
+        soft_open_files: int | None = None,
     ) -> None:
+        """`soft_open_files` is a limit that the server may raise, `max_open_files` one for good."""
         self.data = data
         self.endpoint = ""
         self._arguments = arguments
         self._env = {**os.environ, **(env or {})}
-        self._max_open_files = max_open_files
+        self._open_files = {"-S": soft_open_files, "": max_open_files}
         self._port = 0
         self._process: subprocess.Popen[str] | None = None
         self._log = data.parent / f"{data.name}.log"
@@ -83,9 +85,10 @@ class ServerProcess:
         return self
 
     def _limit(self) -> tuple[str, ...]:
-        """What lowers the process's limit on open files."""
-        most = self._max_open_files
-        return () if most is None else ("sh", "-c", f'ulimit -n {most} && exec "$@"', "sh")
+        """What lowers the process's limits on open files."""
+        kinds = self._open_files.items()
+        lower = [f"ulimit {kind} -n {most}" for kind, most in kinds if most is not None]
+        return ("sh", "-c", " && ".join([*lower, 'exec "$@"']), "sh") if lower else ()
 
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
