@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,38 @@ def test_put_records_refuses_record_by_record(limited: Any) -> None:
     )["ShardIterator"]
     found = [r["SequenceNumber"] for r in limited.get_records(ShardIterator=iterator)["Records"]]
     assert len(found) >= 2 and found == numbers[: len(found)]
+
+
+def test_dry_runs_know_the_limits_and_take_nothing_of_them(limited: Any) -> None:
+    put = {"StreamName": "s", "Data": b"x" * 1_000_000, "PartitionKey": "k"}
+    iterator = limited.get_shard_iterator(
+        StreamName="s", ShardId="shardId-000000000000", ShardIteratorType="TRIM_HORIZON"
+    )["ShardIterator"]
+
+    def outcome_of(call: Callable[..., object], **request: Any) -> str:
+        with pytest.raises(ClientError) as caught:
+            call(**request, DryRun=True)
+        return str(caught.value.response["Error"]["Code"])
+
+    for _ in range(20):
+        assert outcome_of(limited.put_record, **put) == "DryRunOperationException"
+        assert outcome_of(limited.get_records, ShardIterator=iterator) == "DryRunOperationException"
+    limited.put_record(**put)  # all that the shard takes in a second is there yet
+    limited.get_records(ShardIterator=iterator)
+    with pytest.raises(ClientError):
+        for _ in range(20):
+            limited.put_record(**put)
+    full = "ProvisionedThroughputExceededException"
+    outcomes = set()
+    for _ in range(20):  # unless this machine stops for most of a second, the first
+        with contextlib.suppress(ClientError):
+            limited.put_record(**put)
+        outcomes.add(outcome_of(limited.put_record, **put))
+    assert full in outcomes
+    with contextlib.suppress(ClientError):
+        for _ in range(50):
+            limited.get_records(ShardIterator=iterator)
+    assert outcome_of(limited.get_records, ShardIterator=iterator) == full
 
 
 def test_reads_are_refused_after_five_a_second(limited: Any) -> None:

@@ -146,11 +146,17 @@ class StreamClient:
         return result
 
     async def list_shards(self, stream: str) -> list[ShardInfo]:
-        """All shards of a stream, closed ones too, for as long as they hold records."""
+        """All shards of a stream, closed ones too, for as long as they hold records.
+
+        None while it is CREATING or DELETING.
+        """
         found: list[ShardInfo] = []
         request: dict[str, Any] = {"StreamName": stream}
         while True:
-            answer = await self._endpoint.send("ListShards", msgspec.json.encode(request))
+            try:
+                answer = await self._endpoint.send("ListShards", msgspec.json.encode(request))
+            except ResourceInUse:
+                return []
             page, token = self._decoded("ListShards", decode_shards, answer.body)
             found += page
             if token is None:

@@ -203,13 +203,17 @@ async def test_creating_and_deleting_take_their_time(tmp_path: Path) -> None:
         await client.wait_active("s")
         arn = await register("c")
         assert await status() == "CREATING"
+        subscription = {
+            "ConsumerARN": arn, "ShardId": "shardId-0", "StartingPosition": {"Type": "LATEST"},
+        }  # fmt: skip
         with pytest.raises(ResourceInUse) as refusal:
-            await client.call("DeregisterStreamConsumer", {"ConsumerARN": arn})
+            await client.call("SubscribeToShard", subscription)
         assert re.fullmatch(
             rf"Consumer c with creation timestamp \d+ under stream s and account {ACCOUNT} is not "
             "in ACTIVE status.",
             refusal.value.message,
         )
+        await client.call("DeregisterStreamConsumer", {"ConsumerARN": await register("undone")})
         for i in range(4):
             await register(f"c{i}")
         with pytest.raises(LimitExceeded, match="5 consumers in state CREATING"):

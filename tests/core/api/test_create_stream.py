@@ -209,6 +209,9 @@ async def test_creating_takes_as_long_as_it_is_told(tmp_path: Path) -> None:
                 "SplitShard",
                 {"StreamName": "slow", "ShardToSplit": "shardId-0", "NewStartingHashKey": "9"},
             )
+        with pytest.raises(ResourceInUse, match="not ACTIVE, instead in state CREATING"):
+            await client.call("ListShards", {"StreamName": "slow"})
+        assert await client.list_shards("slow") == []
         await client.wait_active("slow")
         assert len(await client.list_shards("slow")) == 2
 

@@ -76,13 +76,13 @@ async def test_deleting_takes_as_long_as_it_is_told(tmp_path: Path) -> None:
         kinesis = await asyncio.to_thread(boto3_client, server.endpoint)
 
         def story() -> None:
-            create(kinesis, "slow")
-            with refused(
-                "ResourceInUseException",
-                f"Stream slow under account {ACCOUNT} not ACTIVE, instead in state CREATING",
-            ):
-                kinesis.delete_stream(StreamName="slow")
             config = {"Delay": 0.05, "MaxAttempts": 100}
+            create(kinesis, "undone")
+            kinesis.delete_stream(StreamName="undone")  # while it is CREATING
+            summary = kinesis.describe_stream_summary(StreamName="undone")
+            assert summary["StreamDescriptionSummary"]["StreamStatus"] == "DELETING"
+            create(kinesis, "slow")
+            kinesis.get_waiter("stream_not_exists").wait(StreamName="undone", WaiterConfig=config)
             kinesis.get_waiter("stream_exists").wait(StreamName="slow", WaiterConfig=config)
             kinesis.put_record(StreamName="slow", Data=b"x", PartitionKey="k")
             kinesis.delete_stream(StreamName="slow")

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import cbor2
+import pytest
 
-from api_support import CBOR, Raw, b64, create, iterator, read_shard, refused
+from api_support import CBOR, Raw, b64, create, iterator, read_shard, refused, server_here
+from headrace.core.client import StreamClient
+from headrace.core.errors import LimitExceeded
+from headrace.core.part import StreamTarget
+from headrace.core.testing.manual_clock import ManualClock
 
 KEY = "alias/aws/kinesis"
 
@@ -90,3 +96,19 @@ def test_the_answer_is_empty_in_cbor_as_well(kinesis: Any, raw: Raw, name: str) 
     body = cbor2.dumps({"StreamName": name, "EncryptionType": "KMS", "KeyId": KEY})
     reply = raw.call("StartStreamEncryption", body, content_type=CBOR)
     assert (reply.status, reply.body) == (200, b"")
+
+
+async def test_each_of_the_two_may_be_done_25_times_a_day(tmp_path: Path) -> None:
+    request = {"StreamName": "s", "EncryptionType": "KMS", "KeyId": KEY}
+    clock = ManualClock()
+    async with (
+        server_here(tmp_path / "data", clock, limits="aws") as server,
+        StreamClient(StreamTarget(endpoint=server.endpoint)) as client,
+    ):
+        await client.call("CreateStream", {"StreamName": "s", "ShardCount": 1})
+        for operation in ("StartStreamEncryption", "StopStreamEncryption"):
+            for _ in range(25):
+                await client.call(operation, request)
+                await clock.advance(1000)
+            with pytest.raises(LimitExceeded, match=f"{operation} was called 25 times"):
+                await client.call(operation, request)

@@ -18,6 +18,7 @@ from api_support import (
     JSON,
     SIGNED,
     Raw,
+    b64,
     create,
     iterator,
     read_shard,
@@ -106,6 +107,37 @@ def test_wire_30_an_empty_body(raw: Raw) -> None:
     assert (reply.status, reply.cbor) == (400, {"__type": "UnknownOperationException"})
     headers = {**SIGNED, **TARGET, "Content-Type": JSON}
     reply_is(raw.send("POST", "/", b"", headers), "SerializationException")
+    headers["X-Amz-Target"] = "Kinesis_20131202.X"
+    reply_is(raw.send("POST", "/", b"", headers), "UnknownOperationException")
+    reply = raw.send("POST", "/", b"", {})  # with nothing to tell by how it is to be answered
+    assert (reply.status, reply.cbor) == (400, {"__type": "UnknownOperationException"})
+
+
+@pytest.mark.parametrize("operation", ["PutRecord", "PutRecords", "GetRecords"])
+def test_the_operations_that_move_records_look_at_every_member(
+    kinesis: Any, raw: Raw, name: str, operation: str
+) -> None:
+    create(kinesis, name)
+    entry: dict[str, Any] = {"Data": b64(b"x"), "PartitionKey": "k"}
+    request: dict[str, Any] = {
+        "PutRecord": {"StreamName": name, **entry},
+        "PutRecords": {"StreamName": name, "Records": [entry]},
+        "GetRecords": {"ShardIterator": iterator(kinesis, name)},
+    }[operation]
+    members = kinesis.meta.service_model.operation_model(operation).input_shape.members
+
+    def refusals_of(member: str, value: object) -> set[str]:
+        wrong = {**request, member: value}
+        as_json = raw.call(operation, wrong).json
+        as_cbor = raw.call(operation, wrong, content_type=CBOR).cbor
+        return {as_json["__type"], as_cbor["__type"]}
+
+    for member, shape in members.items():
+        assert refusals_of(member, {"Not": "this"}) == {"SerializationException"}
+        if "pattern" in shape.metadata:
+            assert refusals_of(member, "\t!") == {"ValidationException"}
+    assert raw.call(operation, {**request, "NotOfTheModel": 1}).status == 200
+    assert len(read_shard(kinesis, name)) == (operation != "GetRecords")
 
 
 def test_health(raw: Raw) -> None:

@@ -65,9 +65,13 @@ def test_accounts_and_regions_have_their_own() -> None:
         with pytest.raises(LimitExceeded) as caught:
             rates.admit("DescribeLimits", caller, {})
         assert str(caught.value) == f"Rate exceeded for account {caller.account}."
+    of_one = LocalCaller(account="1" * 12)
+    with pytest.raises(LimitExceeded, match=r"^Rate exceeded for account 1{12}\.$"):
+        for _ in range(6):
+            rates.admit("CreateStream", of_one, {"StreamName": "s"})
     with pytest.raises(LimitExceeded, match=r"^Rate exceeded for stream s under account 1{12}\.$"):
         for _ in range(6):
-            rates.admit("CreateStream", LocalCaller(account="1" * 12), {"StreamName": "s"})
+            rates.admit("ListTagsForStream", of_one, {"StreamName": "s"})
 
 
 def test_a_stream_by_any_of_its_names() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from api_support import (
     ACCOUNT,
     TOP,
     Raw,
+    boto3_client,
     create,
     hash_range,
     list_shards,
@@ -27,6 +29,7 @@ from headrace.core.errors import ResourceNotFound
 from headrace.core.model.records import PutEntry
 from headrace.core.part import StreamTarget
 from headrace.core.testing.manual_clock import ManualClock
+from headrace.core.testing.server_process import ServerProcess
 
 HALF = str(2**127)
 HOUR_MS = 3_600_000
@@ -74,6 +77,23 @@ def test_wire_26_token_and_name_together(kinesis: Any, name: str) -> None:
         "InvalidArgumentException", "NextToken and StreamName cannot be provided together."
     ):
         kinesis.list_shards(StreamName=name, NextToken=token)
+    with refused("InvalidArgumentException"):
+        kinesis.list_shards(NextToken=token, ExclusiveStartShardId="shardId-000000000001")
+
+
+def test_a_token_is_of_one_stream_not_of_its_name(
+    kinesis: Any, name: str, server: ServerProcess
+) -> None:
+    create(kinesis, name, 2)
+    token = kinesis.list_shards(StreamName=name, MaxResults=1)["NextToken"]
+    with contextlib.closing(boto3_client(server.endpoint, region="eu-west-1")) as elsewhere:
+        create(elsewhere, name, 2)
+        with refused("InvalidArgumentException"):
+            elsewhere.list_shards(NextToken=token)
+    kinesis.delete_stream(StreamName=name)
+    create(kinesis, name, 2)
+    with refused("InvalidArgumentException"):
+        kinesis.list_shards(NextToken=token)
 
 
 def token_of(value: object) -> str:
@@ -89,9 +109,9 @@ def token_of(value: object) -> str:
         token_of(None),
         token_of(["s"]),
         token_of([[1, 2, None], 3]),
-        token_of([["s", "shardId-000000000000", "AT_LATEST"], 1]),
-        token_of([["s", "shardId-000000000000", {"Kind": 1}], 1]),
-        token_of([["s", "shardId-000000000000", None], "1"]),
+        token_of([["s", "u", "shardId-000000000000", "AT_LATEST"], 1]),
+        token_of([["s", "u", "shardId-000000000000", {"Kind": 1}], 1]),
+        token_of([["s", "u", "shardId-000000000000", None], "1"]),
         base64.b64encode(b"[" * 100_000).decode(),
     ],
     ids=range(10),
@@ -145,7 +165,7 @@ def test_a_thousand_shards_a_page(kinesis: Any, name: str) -> None:
     rest = kinesis.list_shards(NextToken=first["NextToken"])
     assert numbers(rest["Shards"]) == [1000]
     assert "NextToken" not in rest
-    assert len(kinesis.list_shards(StreamName=name, MaxResults=10_000)["Shards"]) == 1001
+    assert len(kinesis.list_shards(StreamName=name, MaxResults=10_000)["Shards"]) == 1000
 
 
 def test_after_a_shard(kinesis: Any, name: str) -> None:

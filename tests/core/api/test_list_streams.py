@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from collections.abc import Iterator
 from typing import Any
@@ -105,3 +106,12 @@ def test_a_stream_deleted_between_pages_is_not_missed_over(there: Any) -> None:
 def test_what_is_no_token(there: Any, token: str) -> None:
     with refused("InvalidArgumentException", "Invalid NextToken."):
         there.list_streams(NextToken=token)
+
+
+def test_a_hundred_a_page_at_most(server: ServerProcess) -> None:
+    with contextlib.closing(boto3_client(server.endpoint, region="eu-north-1")) as kinesis:
+        for i in range(101):
+            create(kinesis, f"s{i:03}")
+        page = kinesis.list_streams(Limit=10_000)
+        assert (len(page["StreamNames"]), page["HasMoreStreams"]) == (100, True)
+        assert kinesis.list_streams(NextToken=page["NextToken"])["StreamNames"] == ["s100"]

@@ -193,11 +193,12 @@ def test_wire_22_a_sequence_number_for_ordering_must_be_one(
 def test_wire_22_nor_may_it_lie_in_the_future(kinesis: Any, name: str) -> None:
     create(kinesis, name)
     given = kinesis.put_record(StreamName=name, Data=b"1", PartitionKey="k")["SequenceNumber"]
-    later = str(int(given) + (1 << 100))
-    with refused("InvalidArgumentException"):
-        kinesis.put_record(
-            StreamName=name, Data=b"2", PartitionKey="k", SequenceNumberForOrdering=later
-        )
+    # a later record's, and one of a shard that was made later
+    for later in (int(given) + (1 << 100), int(given) + (86_400 << 148)):
+        with refused("InvalidArgumentException"):
+            kinesis.put_record(
+                StreamName=name, Data=b"2", PartitionKey="k", SequenceNumberForOrdering=str(later)
+            )
     for data in (b"2", b"3"):
         following = kinesis.put_record(
             StreamName=name, Data=data, PartitionKey="k", SequenceNumberForOrdering=given

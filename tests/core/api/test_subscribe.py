@@ -249,6 +249,30 @@ def test_what_is_refused_at_once(kinesis: Any, name: str, consumer: str) -> None
     subscribe(kinesis, consumer).close()  # nothing of all that was a subscription
 
 
+def test_a_consumer_registered_anew_is_not_held_up_by_the_one_before(
+    kinesis: Any, name: str, consumer: str
+) -> None:
+    subscribe(kinesis, consumer)
+    # in the same second as the one before, as a rule: the same ARN
+    kinesis.deregister_stream_consumer(ConsumerARN=consumer)
+    subscribe(kinesis, register(kinesis, name))
+    kinesis.delete_stream(StreamName=name, EnforceConsumerDeletion=True)
+    create(kinesis, name)
+    subscribe(kinesis, register(kinesis, name))
+
+
+def test_of_a_stream_whose_name_is_the_word_in_the_arn(kinesis: Any) -> None:
+    create(kinesis, "consumer")
+    arn = register(kinesis, "consumer", "consumer")
+    assert arn.split(":", 5)[5].startswith("stream/consumer/consumer/consumer:")
+    subscribe(kinesis, arn)
+    kinesis.tag_resource(ResourceARN=arn, Tags={"a": "b"})
+    assert kinesis.list_tags_for_resource(ResourceARN=arn)["Tags"] == [{"Key": "a", "Value": "b"}]
+    kinesis.deregister_stream_consumer(ConsumerARN=arn)
+    stream_arn = arn.rpartition("/consumer/")[0]
+    assert kinesis.list_tags_for_resource(ResourceARN=stream_arn)["Tags"] == []
+
+
 def test_a_lot_of_records_in_order(kinesis: Any, name: str, consumer: str) -> None:
     data = [b"%05d" % i * 200 for i in range(5_000)]
     for start in range(0, len(data), 500):

@@ -38,6 +38,8 @@ def test_add_replace_remove(kinesis: Any, name: str, arn: str) -> None:
     }  # fmt: skip
     kinesis.remove_tags_from_stream(StreamName=name, TagKeys=["a", "b", "not there"])
     assert tags_of(kinesis, name) == {"ü0 _.": "a", "/=+-@": "a", "c": ""}
+    kinesis.add_tags_to_stream(StreamName=name, Tags={"c": "all\u3000white\u00a0space"})
+    assert tags_of(kinesis, name)["c"] == "all\u3000white\u00a0space"
 
 
 @pytest.mark.parametrize("bad", ["abc;def", "abd\tdef", "abe\ndef", "abf,def", "abc\x00", "a*"])

@@ -9,11 +9,13 @@ of equal size". What has been seen of it, and holds here:
 | 4    | 3  | 11, the open ones being 6, 9 and 10         |
 | 10   | 13 | 37                                          |
 | 10   | 3  | 17                                          |
+| 5    | 3  | 7                                           |
 
 The first two are what it takes to cut at every border of equal shards and merge what lies between
-two. The last two are less than that: borders that are nearly right already are left where they
-are. A border counts as right within an eighth of the new size, which lies between the tenth that
-AWS leaves and the fifth that it moves.
+two. The others are less than that: borders that are nearly right already are left where they are.
+How near is not the same both ways. To more shards, AWS leaves a border that is wrong by a tenth of
+the new size and moves one that is by a fifth: an eighth is taken here. To fewer, it leaves a fifth
+and moves a quarter: two ninths are taken.
 """
 
 from __future__ import annotations
@@ -23,8 +25,6 @@ from collections.abc import Iterator
 
 from headrace.core.control.stream_state import ShardState, StreamState
 from headrace.core.model.hashing import MAX_HASH_KEY
-
-_TOLERANCE = 8  # a border is right within 1/8 of the new size
 
 
 def scale(stream: StreamState, target: int, at_ms: int) -> None:
@@ -57,12 +57,12 @@ def borders(stream: StreamState, target: int) -> Iterator[int]:
     """Where the `target` shards end, exclusively: an old border where one is close, else anew."""
     whole = MAX_HASH_KEY + 1
     starts = sorted(int(shard.start) for shard in stream.open_shards)
+    tolerance = whole // target * 2 // 9 if target < len(starts) else whole // target // 8
     for i in range(1, target):
         ideal = i * whole // target
         at = bisect_left(starts, ideal)
         nearest = min(starts[max(at - 1, 0) : at + 1], key=lambda start: abs(start - ideal))
-        is_close = abs(nearest - ideal) * _TOLERANCE * target <= whole
-        yield nearest if is_close else ideal
+        yield nearest if abs(nearest - ideal) <= tolerance else ideal
     yield whole
 
 

@@ -90,7 +90,7 @@ class PendingUpdate(msgspec.Struct, kw_only=True, frozen=True):
         if self.mode is not None:
             return "mode"
         if self.encryption is not None:
-            return "encryption"
+            return "encryption" if self.encryption == "KMS" else "decryption"
         return "shard_count" if self.shard_count is not None and self.warm_mibps is None else ""
 
 

@@ -10,6 +10,8 @@ from headrace.core.errors import InvalidArgument, ResourceInUse
 from headrace.core.service.caller import Caller
 from headrace.core.service.catalog import Catalog
 
+_CONSUMER = "/consumer/"  # in an ARN, and its last such: a stream may be named so, too
+
 
 class Address(TypedDict):
     """What commands on a stream name it by: `SetTags(**address(stream), ...)`."""
@@ -37,12 +39,11 @@ class Resource(NamedTuple):
 
 def find_resource(catalog: Catalog, caller: Caller, arn: str) -> Resource:
     """The stream or consumer of a ResourceARN. Raises ResourceNotFound or InvalidArgument."""
-    stream_arn, slash, _ = arn.partition("/consumer/")
-    if slash:
+    if _CONSUMER in arn:
         return Resource(*find_consumer(catalog, caller, None, None, arn))
     if ":stream/" not in arn:
         raise InvalidArgument(f"Resource ARN {arn} is neither of a stream nor of a consumer.")
-    return Resource(catalog.find(caller, None, stream_arn), None)
+    return Resource(catalog.find(caller, None, arn), None)
 
 
 def find_consumer(
@@ -53,7 +54,7 @@ def find_consumer(
     Raises ResourceNotFound, or InvalidArgument when too little or a contradiction is given.
     """
     if arn is not None:
-        from_arn, _, rest = arn.partition("/consumer/")
+        from_arn, _, rest = arn.rpartition(_CONSUMER)
         if stream_arn is not None and stream_arn != from_arn:
             raise InvalidArgument(f"ConsumerARN {arn} is not of the stream {stream_arn}.")
         if name is not None and name != rest.partition(":")[0]:

@@ -82,7 +82,7 @@ class CallRates:
                 self._drop_full(now_ms)
             tank = self._tanks[key] = Tank(rate.per_s, rate.per_s, now_ms)
         if not tank.has(1, now_ms):
-            whose = f"stream {name} under account" if name else "account"
+            whose = f"stream {name} under account" if rate.is_of_stream and name else "account"
             raise LimitExceeded(f"Rate exceeded for {whose} {caller.account}.")
         tank.take(1)
 

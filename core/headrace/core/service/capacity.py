@@ -106,12 +106,13 @@ class Capacity:
         sizes: Sequence[int],
         *,
         in_order: bool,
+        is_dry: bool = False,
     ) -> dict[int, str]:
         """Take what fits; returns the message for each record (by index) that does not.
 
         `routes` are indexes into `shards`, `sizes` bytes of data and key. With `in_order` (an
         idempotent producer) the first record a shard refuses takes the later ones with it: the
-        log knows a producer's last sequence only, so none may overtake.
+        log knows a producer's last sequence only, so none may overtake. `is_dry` takes nothing.
         """
         now_ms = self._clock.monotonic_ms()
         refused: dict[int, str] = {}
@@ -124,30 +125,37 @@ class Capacity:
                 and capacity.records_in.has(1, now_ms)
                 and shard.number not in stopped
             )
-            if fits:
+            if fits and not is_dry:
                 capacity.bytes_in.take(size)
                 capacity.records_in.take(1)
-            else:
+            elif not fits:
                 refused[i] = _rate_exceeded(stream, shard)
                 if in_order:
                     stopped.add(shard.number)
         return refused
 
-    def check_iterator(self, stream: StreamState, shard: ShardState) -> None:
-        """Count a GetShardIterator. Raises ThroughputExceeded for one too many."""
+    def check_iterator(
+        self, stream: StreamState, shard: ShardState, *, is_dry: bool = False
+    ) -> None:
+        """Count a GetShardIterator, unless `is_dry`. Raises ThroughputExceeded for one too many."""
         now_ms = self._clock.monotonic_ms()
         tank = self._of(stream, shard.number, now_ms).iterators
         if not tank.has(1, now_ms):
             raise ThroughputExceeded(_rate_exceeded(stream, shard))
-        tank.take(1)
+        if not is_dry:
+            tank.take(1)
 
-    def check_read(self, stream: StreamState, shard: ShardState) -> None:
-        """Before a GetRecords. Raises ThroughputExceeded for one too many, or too soon."""
+    def check_read(self, stream: StreamState, shard: ShardState, *, is_dry: bool = False) -> None:
+        """Before a GetRecords. Raises ThroughputExceeded for one too many, or too soon.
+
+        `is_dry` counts nothing.
+        """
         now_ms = self._clock.monotonic_ms()
         capacity = self._of(stream, shard.number, now_ms)
         if not (capacity.bytes_out.has(0, now_ms) and capacity.reads.has(1, now_ms)):
             raise ThroughputExceeded(_rate_exceeded(stream, shard))
-        capacity.reads.take(1)
+        if not is_dry:
+            capacity.reads.take(1)
 
     def charge_read(self, stream: StreamState, shard: ShardState, size: int) -> None:
         """After a GetRecords that gave `size` bytes."""

@@ -16,11 +16,11 @@ from headrace.core.control.stream_state import ConsumerState, StreamState
 from headrace.core.errors import InvalidArgument, ResourceNotFound
 from headrace.core.limits import MAX_COMMITTED_CONSUMERS, MAX_CONSUMERS
 from headrace.core.service.account import has_commitment
-from headrace.core.service.addressing import address, consumer_not_active, find_consumer
+from headrace.core.service.addressing import address, find_consumer
 from headrace.core.service.caller import Caller
 from headrace.core.service.catalog import Catalog, check_creation
 from headrace.core.service.tags import check_tags
-from headrace.core.service.tokens import issue_token, read_token
+from headrace.core.service.tokens import issue_token, of_another_stream, read_token
 from headrace.core.service.transitions import Transitions
 
 _LIST_LIMIT = 100  # ListStreamConsumers documentation: MaxResults unless given
@@ -65,8 +65,6 @@ class ConsumerService:
         self, caller: Caller, request: dict[str, Any]
     ) -> dict[str, Any]:
         stream, consumer = self._find(caller, request)
-        if consumer.status == "CREATING":
-            raise consumer_not_active(stream, consumer)
         if consumer.status != "DELETING":
             await self._catalog.engine.control.submit(
                 StartConsumerRemoval(
@@ -117,7 +115,7 @@ class ConsumerService:
     def _read_token(self, token: str, stream: StreamState) -> str:
         uid, after = read_token(token, _Place, self._clock.now_ms())
         if uid != stream.uid:
-            raise InvalidArgument("Invalid NextToken. It was issued for another stream.")
+            raise of_another_stream()
         return after
 
     async def resume(self) -> None:

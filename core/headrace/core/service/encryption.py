@@ -14,7 +14,7 @@ from headrace.core.service.caller import Caller
 from headrace.core.service.catalog import Catalog
 from headrace.core.service.updates import Updates
 
-_MOST_A_DAY = 25  # StartStreamEncryption documentation
+_MOST_A_DAY = 25  # of each, says their documentation
 
 
 class EncryptionService:
@@ -42,7 +42,7 @@ class EncryptionService:
         stream = self._catalog.find_active(
             caller, request.get("StreamName"), request.get("StreamARN")
         )
-        self._updates.limit_changes(stream, "encryption", _MOST_A_DAY, operation)
         pending = PendingUpdate(encryption=encryption, key_id=request["KeyId"])
+        self._updates.limit_changes(stream, pending.kind, _MOST_A_DAY, operation)
         await self._updates.run(stream, pending)
         return {}

@@ -10,7 +10,7 @@ from typing import Any
 
 from headrace.core.control.stream_state import StreamState
 from headrace.core.engine.seam import ShardPut, StampedRecord
-from headrace.core.errors import InvalidArgument, ResourceNotFound
+from headrace.core.errors import InvalidArgument, ResourceNotFound, ThroughputExceeded
 from headrace.core.limits import KIB
 from headrace.core.model.hashing import hash_key
 from headrace.core.model.sequence import parse
@@ -66,11 +66,13 @@ class PutService:
         columns.check_sizes(extent, stream.max_record_kib * KIB)
         if ordering is not None:
             _check_ordering(ordering, stream, opened)
-        columns.check_hash_keys()
+        if not stream.is_spread:  # where they are, explicit hash keys are not looked at
+            columns.check_hash_keys()
         if stamp is not None:
             stamp.check(len(columns.data))
         routes = self._routes(stream, opened, columns, stamp)
-        refuse_dry_run(is_dry)
+        if is_dry:
+            self._refuse_dry(opened, columns, routes)
         if self._capacity is None:
             answer = await self._store(opened, columns, routes, stamp, extent)
         else:
@@ -94,6 +96,17 @@ class PutService:
         columns.explicit = stamped_hash_keys(stamp.producer_id, stamp.sequences, columns.keys)
         return opened.routing.route(columns.keys, columns.explicit)
 
+    def _refuse_dry(self, opened: OpenStream, columns: PutColumns, routes: list[int]) -> None:
+        """Raises ThroughputExceeded where nothing of it would be stored, else DryRun."""
+        if self._capacity is not None:
+            refused = self._capacity.admit(
+                opened.stream, opened.routing.shards, routes, _metered_sizes(columns),
+                in_order=False, is_dry=True,
+            )  # fmt: skip
+            if len(refused) == len(routes):
+                raise ThroughputExceeded(refused[0])
+        refuse_dry_run(is_dry=True)
+
     async def _store_within(
         self,
         capacity: Capacity,
@@ -105,9 +118,7 @@ class PutService:
     ) -> PutAnswer:
         """As `_store`, but for what is over the shards' capacity."""
         stream = opened.stream
-        sizes = [
-            size + len(key.encode()) for size, key in zip(columns.sizes, columns.keys, strict=True)
-        ]
+        sizes = _metered_sizes(columns)
         refused = capacity.admit(
             stream, opened.routing.shards, routes, sizes, in_order=stamp is not None
         )
@@ -210,9 +221,20 @@ class PutService:
         return PutAnswer(numbers, [_shard_of(number) for number in numbers])
 
 
+def _metered_sizes(columns: PutColumns) -> list[int]:
+    """Bytes of data and key of each record."""
+    return [size + len(key.encode()) for size, key in zip(columns.sizes, columns.keys, strict=True)]
+
+
 def _check_ordering(text: str, stream: StreamState, opened: OpenStream) -> None:
     found = parse(text)
-    if found is None or found.position >= opened.log.tail:
+    shard = None if found is None else opened.routing.by_number.get(found.shard)
+    if (
+        found is None
+        or found.position >= opened.log.tail
+        # of a shard that has expired only so much is known: it was older than those that are there
+        or found.created_s > (stream.shards[-1] if shard is None else shard).created_s
+    ):
         raise InvalidArgument(
             f"ExclusiveMinimumSequenceNumber {text} used in PutRecord on stream {stream.name} "
             f"under account {stream.account} is invalid."

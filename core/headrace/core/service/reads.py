@@ -60,7 +60,7 @@ class ReadService:
         )
         shard = shard_named(stream, request["ShardId"])
         if self._capacity is not None:
-            self._capacity.check_iterator(stream, shard)
+            self._capacity.check_iterator(stream, shard, is_dry=bool(request.get("DryRun")))
         opened = self._catalog.opened(stream)
         position = await self.starting_position(
             stream,
@@ -164,7 +164,7 @@ class ReadService:
             )
         if self._capacity is not None:
             try:
-                self._capacity.check_read(stream, shard)
+                self._capacity.check_read(stream, shard, is_dry=is_dry)
             except ThroughputExceeded:
                 self._usage.refused_get(stream, shard.number)
                 raise
@@ -235,10 +235,10 @@ def shard_named(stream: StreamState, text: str) -> ShardState:
     number = shard_number(text)
     shard = find_shard(stream, number) if number is not None else None
     if shard is None:
-        raise ResourceNotFound(
-            f"Shard {text if number is None else shard_id(number)} in stream {stream.name} under "
-            f"account {stream.account} does not exist"
-        )
+        where = f"in stream {stream.name} under account {stream.account}"
+        if number is None:
+            raise ResourceNotFound(f"Could not find shard {text} {where}.")
+        raise ResourceNotFound(f"Shard {shard_id(number)} {where} does not exist")
     return shard
 
 

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, NotRequired, TypedDict
 
-from headrace.core.control.stream_state import PendingUpdate, ShardState, StreamState
+from headrace.core.control.stream_state import (
+    PendingUpdate,
+    ShardState,
+    StreamState,
+    not_active,
+)
 from headrace.core.control.streams import MergeShards, SplitShard, check_quota
 from headrace.core.errors import InvalidArgument, ResourceNotFound
 from headrace.core.limits import DEFAULT_SHARD_QUOTA
@@ -14,11 +19,11 @@ from headrace.core.service.caller import Caller
 from headrace.core.service.catalog import Catalog, check_creation
 from headrace.core.service.resharding import halves, reshard
 from headrace.core.service.scaling import refuse_on_demand
-from headrace.core.service.streams import describe_shard, shards_after, visible_shards
-from headrace.core.service.tokens import issue_token, read_token
+from headrace.core.service.streams import describe_shard, shards_after
+from headrace.core.service.tokens import issue_token, of_another_stream, read_token
 from headrace.core.service.updates import Updates
 
-_LIST_LIMIT = 1000  # ListShards documentation: MaxResults unless given
+_LIST_LIMIT = 1000  # ListShards documentation: MaxResults unless given, and at most
 
 
 class _Filter(TypedDict):
@@ -33,6 +38,7 @@ class _Place(NamedTuple):
     """Where ListShards goes on: after a shard of a stream."""
 
     stream: str
+    uid: str
     after: str
     shard_filter: _Filter | None
 
@@ -60,25 +66,39 @@ class ShardService:
                 raise InvalidArgument(
                     "NextToken and StreamCreationTimestamp cannot be provided together."
                 )
-            name, start, shard_filter = read_token(token, _Place, self._clock.now_ms())
-        stream = self._catalog.find(caller, name, arn)
+            if start is not None:
+                raise InvalidArgument(
+                    "NextToken and ExclusiveStartShardId cannot be provided together."
+                )
+            stream, start, shard_filter = self._read_token(caller, token)
+        else:
+            stream = self._catalog.find(caller, name, arn)
         check_creation(stream, created_ms)
+        if stream.status in ("CREATING", "DELETING"):  # clients wait on this; "none" is an answer
+            raise not_active(stream)
         shards = shards_after(self._filtered(stream, shard_filter), start)
-        limit = request.get("MaxResults", _LIST_LIMIT)
+        limit = min(request.get("MaxResults", _LIST_LIMIT), _LIST_LIMIT)
         page = shards[:limit]
         answer: dict[str, Any] = {"Shards": [describe_shard(shard) for shard in page]}
         if len(shards) > limit:
-            place = _Place(stream.name, page[-1].id, shard_filter)
+            place = _Place(stream.name, stream.uid, page[-1].id, shard_filter)
             answer["NextToken"] = issue_token(place, self._clock.now_ms())
         return answer
+
+    def _read_token(self, caller: Caller, token: str) -> tuple[StreamState, str, _Filter | None]:
+        name, uid, after, shard_filter = read_token(token, _Place, self._clock.now_ms())
+        stream = self._catalog.find(caller, name, None)
+        if stream.uid != uid:
+            raise of_another_stream()
+        return stream, after, shard_filter
 
     def _filtered(self, stream: StreamState, shard_filter: _Filter | None) -> list[ShardState]:
         """The shards a ShardFilter asks for; all of them without one."""
         if shard_filter is None:
-            return visible_shards(stream)
+            return stream.shards
         # before the stream there was nothing to trim: KCL asks for the shards AT_TRIM_HORIZON first
         horizon_ms = max(self._catalog.horizon_ms(stream), stream.created_ms)
-        shards = visible_shards(stream)
+        shards = stream.shards
         match shard_filter["Type"]:
             case "AFTER_SHARD_ID":
                 after = shard_filter.get("ShardId")

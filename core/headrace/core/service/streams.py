@@ -35,7 +35,8 @@ from headrace.core.service.tokens import issue_token, read_token
 from headrace.core.service.transitions import Transitions
 from headrace.core.service.updates import Updates
 
-_DESCRIBE_LIMIT = 100  # model, DescribeStreamInput.Limit: default 100
+# model, DescribeStreamInput.Limit and ListStreamsInput.Limit: the default, and the most there is
+_DESCRIBE_LIMIT = 100
 _LIST_LIMIT = 100
 
 
@@ -136,8 +137,8 @@ class StreamService:
 
     async def delete_stream(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
         stream = self._catalog.find(caller, request.get("StreamName"), request.get("StreamARN"))
-        if stream.status == "CREATING":  # its log is just being made
-            raise not_active(stream)
+        if stream.status == "CREATING" and self._catalog.opened_by_uid(stream.uid) is None:
+            raise not_active(stream)  # its log is just being made
         if stream.consumers and not request.get("EnforceConsumerDeletion"):
             raise ResourceInUse(
                 f"Stream {stream.name} under account {stream.account} has registered consumers. "
@@ -176,7 +177,7 @@ class StreamService:
     async def describe_stream(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
         stream = self._catalog.find(caller, request.get("StreamName"), request.get("StreamARN"))
         shards = shards_after(visible_shards(stream), request.get("ExclusiveStartShardId"))
-        limit = request.get("Limit", _DESCRIBE_LIMIT)
+        limit = min(request.get("Limit", _DESCRIBE_LIMIT), _DESCRIBE_LIMIT)
         return {
             "StreamDescription": {
                 **self._common(stream),
@@ -220,7 +221,7 @@ class StreamService:
             start = read_token(token, str, self._clock.now_ms())
         if start is not None:
             streams = [stream for stream in streams if stream.name > start]
-        limit = request.get("Limit", _LIST_LIMIT)
+        limit = min(request.get("Limit", _LIST_LIMIT), _LIST_LIMIT)
         page = streams[:limit]
         answer: dict[str, Any] = {
             "StreamNames": [stream.name for stream in page],

@@ -40,7 +40,7 @@ from headrace.core.service.usage import Usage
 IDLE_EVENT_MS = 5_000  # how long without records until an event without any says where we are
 MAX_EVENT_BYTES = MIB
 
-_Key = tuple[str, int]
+_Key = tuple[str, str, int, int]  # stream, consumer and when it was registered, shard
 
 
 @dataclass(slots=True)
@@ -103,7 +103,8 @@ class SubscriptionService:
             start.get("Timestamp"),
         )  # fmt: skip
         now_ms = self._clock.monotonic_ms()
-        key = (stream.consumer_arn(consumer), shard.number)
+        # not its ARN, which one of the same name that was registered in the same second has, too
+        key = (stream.uid, consumer.name, consumer.created_ms, shard.number)
         former = self._latest.get(key)
         if former is not None and now_ms - former.began_ms < TAKEOVER_AFTER_MS:
             raise _taken(stream, consumer, shard.id)

@@ -14,7 +14,7 @@ from headrace.core.service.caller import Caller
 from headrace.core.service.catalog import Catalog
 
 _PUNCTUATION = frozenset(" _./=+-@:%")  # the percent sign is told apart below, as AWS does
-_LETTERS_MARKS_NUMBERS = frozenset("LMN")
+_LETTERS_MARKS_NUMBERS_SPACES = frozenset("LMNZ")
 
 
 class TagService:
@@ -100,7 +100,7 @@ def _check_characters(texts: Sequence[str], action: str) -> None:
         for character in text:
             if character in _PUNCTUATION:
                 continue
-            if unicodedata.category(character)[0] not in _LETTERS_MARKS_NUMBERS:
+            if unicodedata.category(character)[0] not in _LETTERS_MARKS_NUMBERS_SPACES:
                 raise InvalidArgument(
                     "Some tags contain invalid characters. Valid characters: Unicode letters, "
                     "digits, white space, _ . / = + - % @."

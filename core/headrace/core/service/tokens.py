@@ -38,3 +38,8 @@ def read_token(token: str, place_type: type[T], now_ms: int) -> T:
             f"tolerated {LIST_TOKEN_LIFETIME_MS}."
         )
     return place
+
+
+def of_another_stream() -> InvalidArgument:
+    """For a token that was issued for a stream of the same name, or of another account."""
+    return InvalidArgument("Invalid NextToken. It was issued for another stream.")

@@ -15,7 +15,6 @@ from headrace.core.errors import (
     AccessDenied,
     HeadraceError,
     InternalFailure,
-    Serialization,
     ServiceError,
     UnknownOperation,
 )
@@ -87,6 +86,8 @@ class DataPath:
         content_type = codec.media_type(headers.get(b"content-type", b"").decode("latin-1"))
         # an error of another kind of request is told in XML
         encoding = codec.JSON if content_type == _PLAIN_JSON else content_type
+        if not body and encoding != codec.JSON:
+            encoding = codec.CBOR  # as AWS answers where there is nothing to tell it by
         try:
             if isinstance(body, ServiceError):
                 encoding = codec.CBOR if content_type == codec.CBOR else codec.JSON
@@ -119,7 +120,7 @@ class DataPath:
         target: str,
         body: bytes,
     ) -> Caller:
-        """Who asks. Content type, target, authentication, then the body.
+        """Who asks. Content type, target, authentication.
 
         AWS looks at the body before the signature; here nothing is parsed for a stranger. Raises
         HeadraceError as AWS does.
@@ -128,10 +129,7 @@ class DataPath:
             raise AccessDenied("Unable to determine service/operation name to be authorized")
         if not target:
             raise UnknownOperation("")
-        caller = self._authenticator.authenticate("POST", path, query, pairs, body)
-        if not body:
-            raise Serialization("")
-        return caller
+        return self._authenticator.authenticate("POST", path, query, pairs, body)
 
     def refused(self, refusal: str) -> tuple[int, Headers, bytes]:
         """The reply to a browser whose page is not to use this server."""

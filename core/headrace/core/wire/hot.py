@@ -35,20 +35,23 @@ _Arn = Annotated[
 _LIST_PATH = "records.{}.member."
 
 
-class _Entry(msgspec.Struct, gc=False):
+# A member that is not here is rare, and may be the model's: the validator looks at it.
+
+
+class _Entry(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     Data: str
     PartitionKey: _Key
     ExplicitHashKey: _HashKey | None = None
 
 
-class _PutRecords(msgspec.Struct, gc=False):
+class _PutRecords(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     Records: Annotated[list[_Entry], msgspec.Meta(min_length=1, max_length=MAX_RECORDS_PER_PUT)]
     StreamName: _Name | None = None
     StreamARN: _Arn | None = None
     DryRun: bool = False
 
 
-class _PutRecord(msgspec.Struct, gc=False):
+class _PutRecord(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     Data: str
     PartitionKey: _Key
     StreamName: _Name | None = None
@@ -58,9 +61,10 @@ class _PutRecord(msgspec.Struct, gc=False):
     DryRun: bool = False
 
 
-class _GetRecords(msgspec.Struct, gc=False):
+class _GetRecords(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     ShardIterator: Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
     Limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_RECORDS_PER_GET)] = MAX_RECORDS_PER_GET
+    StreamARN: _Arn | None = None  # the iterator says which
     DryRun: bool = False
 
 

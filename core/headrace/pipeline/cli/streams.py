@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from headrace.core.errors import ConfigError
+from headrace.core.errors import ConfigError, ResourceInUse
 from headrace.pipeline.cli.console import AsJson, plain_table, print_json, print_table, talk
 from headrace.pipeline.cli.target import Endpoint, File, Region, make_target
 
@@ -168,7 +168,10 @@ async def _shards(client: StreamClient, stream: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     request: dict[str, Any] = {"StreamName": stream}
     while True:
-        answer = await client.call("ListShards", request)
+        try:
+            answer = await client.call("ListShards", request)
+        except ResourceInUse:  # CREATING or DELETING
+            return []
         found += answer["Shards"]
         token = answer.get("NextToken")
         if not token:
