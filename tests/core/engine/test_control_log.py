@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sqlite3
@@ -19,7 +20,12 @@ from headrace.core.control.machine import Command, ControlState, apply
 from headrace.core.control.streams import MergeShards, RemoveStream, SplitShard
 from headrace.core.engine.embedded import control_log as module
 from headrace.core.engine.embedded.control_log import SqliteControlLog
-from headrace.core.errors import InternalFailure, ResourceInUse, UnknownFormatVersion
+from headrace.core.errors import (
+    InternalFailure,
+    ResourceInUse,
+    StorageError,
+    UnknownFormatVersion,
+)
 
 A: Any = {"account": "1", "region": "r", "name": "a", "uid": "a"}
 
@@ -90,7 +96,7 @@ async def test_commands_at_once_are_applied_in_order_with_few_commits(
     commits = 0
     insert = log._insert
 
-    def counted(rows: list[tuple[int, bytes]]) -> None:
+    def counted(rows: list[tuple[int, bytes, int]]) -> None:
         nonlocal commits
         commits += 1
         insert(rows)
@@ -139,6 +145,67 @@ async def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     db.close()
     with pytest.raises(UnknownFormatVersion):
         open_log(path)
+
+
+async def filled(path: Path) -> bytes:
+    """A control log with a snapshot and some commands; its state."""
+    log = open_log(path)
+    for i in range(15):
+        await log.submit(create(f"s{i}"))
+    state = msgspec.json.encode(log.state)
+    await log.close()
+    return state
+
+
+def change(path: Path, statement: str, *values: object) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute(statement, values)
+        db.commit()
+
+
+async def test_every_changed_bit_of_what_is_stored_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SNAPSHOT_EVERY", 10)
+    path = tmp_path / "control.sqlite"
+    state = await filled(path)
+    for table, what in (("commands", "command 15"), ("snapshot", "the snapshot")):
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            query = f"SELECT n, body FROM {table} ORDER BY n DESC LIMIT 1"
+            n, body = db.execute(query).fetchone()
+        update = f"UPDATE {table} SET body = ? WHERE n = ?"
+        for bit in range(0, len(body) * 8, 13):
+            flipped = bytearray(body)
+            flipped[bit // 8] ^= 1 << bit % 8
+            change(path, update, bytes(flipped), n)
+            with pytest.raises(StorageError, match=f"{what} is not what was written") as caught:
+                open_log(path)
+            assert caught.value.path == str(path)
+        change(path, update, body, n)
+    again = open_log(path)
+    assert msgspec.json.encode(again.state) == state
+    await again.close()
+    change(path, "DELETE FROM commands WHERE n = 13")
+    with pytest.raises(StorageError, match="command 13 is missing"):
+        open_log(path)
+
+
+async def test_one_without_checksums_is_given_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SNAPSHOT_EVERY", 10)
+    path = tmp_path / "control.sqlite"
+    state = await filled(path)
+    for table in ("commands", "snapshot"):
+        change(path, f"ALTER TABLE {table} DROP COLUMN crc")
+    change(path, "UPDATE meta SET value = '1' WHERE key = 'format'")
+    for _ in range(2):
+        again = open_log(path)
+        assert msgspec.json.encode(again.state) == state
+        await again.submit(create("more"))
+        await again.submit(RemoveStream(account="1", region="r", name="more", uid="more"))
+        state = msgspec.json.encode(again.state)
+        await again.close()
 
 
 def start_child(script: str, path: Path) -> subprocess.Popen[str]:

@@ -27,6 +27,13 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from headrace.core.engine.embedded.control_rows import (
+    Row,
+    add_checksums,
+    damaged,
+    make_row,
+    read_row,
+)
 from headrace.core.errors import (
     HeadraceError,
     InternalFailure,
@@ -40,7 +47,7 @@ from headrace.core.log.files import Files, SystemFiles, is_full
 log = logging.getLogger("headrace.core")
 
 SNAPSHOT_EVERY = 2000  # commands; bounds both the file and the replay at start
-_FORMAT = "1"
+_FORMAT = "2"
 
 S = TypeVar("S", bound=msgspec.Struct)
 C = TypeVar("C", bound=msgspec.Struct)
@@ -79,8 +86,10 @@ class SqliteControlLog(Generic[S, C]):
         try:
             self._prepare(path)
             self._state, self._next = self._replay()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, StorageError) as error:
             self._db.close()
+            if isinstance(error, StorageError):
+                raise
             raise self._not_opened(error) from error
         self._snapshot_at = self._next + SNAPSHOT_EVERY
 
@@ -89,14 +98,21 @@ class SqliteControlLog(Generic[S, C]):
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.execute("CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value BLOB)")
-        self._db.execute("CREATE TABLE IF NOT EXISTS commands (n INTEGER PRIMARY KEY, body BLOB)")
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS commands (n INTEGER PRIMARY KEY, body BLOB, crc INTEGER)"
+        )
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS snapshot (one INTEGER PRIMARY KEY CHECK (one = 1), "
-            "n INTEGER, body BLOB)"
+            "n INTEGER, body BLOB, crc INTEGER)"
         )
         found = self._db.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
         if found is None:
             self._db.execute("INSERT INTO meta VALUES ('format', ?)", (_FORMAT,))
+        elif found[0] == "1":
+            self._db.execute("BEGIN IMMEDIATE")
+            add_checksums(self._db)
+            self._db.execute("UPDATE meta SET value = ? WHERE key = 'format'", (_FORMAT,))
+            self._db.execute("COMMIT")
         elif found[0] != _FORMAT:
             raise UnknownFormatVersion(
                 f"{path} was written by a newer Headrace",
@@ -126,15 +142,20 @@ class SqliteControlLog(Generic[S, C]):
         return StorageError(message, path=str(self._path), hint=hint)
 
     def _replay(self) -> tuple[S, int]:
-        row = self._db.execute("SELECT n, body FROM snapshot").fetchone()
+        row = self._db.execute("SELECT n, body, crc FROM snapshot").fetchone()
         if row is None:
             upto, state = 0, self._state_type()
         else:
-            upto, state = row[0], msgspec.msgpack.decode(row[1], type=self._state_type)
-        for n, body in self._db.execute(
-            "SELECT n, body FROM commands WHERE n > ? ORDER BY n", (upto,)
+            upto = row[0]
+            decoder = msgspec.msgpack.Decoder(self._state_type)
+            state = read_row(row, decoder, "the snapshot", self._path)
+        for row in self._db.execute(
+            "SELECT n, body, crc FROM commands WHERE n > ? ORDER BY n", (upto,)
         ):
-            command = self._decoder.decode(body)
+            n = row[0]
+            if n != upto + 1:
+                raise damaged(self._path, f"command {upto + 1} is missing")
+            command = read_row(row, self._decoder, f"command {n}", self._path)
             try:
                 self._apply(state, command)
             except HeadraceError:
@@ -163,7 +184,7 @@ class SqliteControlLog(Generic[S, C]):
             while self._pending:
                 batch, self._pending = self._pending, []
                 rows = [
-                    (self._next + i, msgspec.msgpack.encode(command))
+                    make_row(self._next + i, msgspec.msgpack.encode(command))
                     for i, (command, _) in enumerate(batch)
                 ]
                 try:
@@ -208,11 +229,11 @@ class SqliteControlLog(Generic[S, C]):
         _refuse(left, InternalFailure("The control log could not be written."))
         self._on_fatal(error)
 
-    def _insert(self, rows: list[tuple[int, bytes]]) -> None:
+    def _insert(self, rows: list[Row]) -> None:
         """Raises StorageFull with nothing stored; of what any other error left nobody can tell."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany("INSERT INTO commands VALUES (?, ?)", rows)
+            self._db.executemany("INSERT INTO commands VALUES (?, ?, ?)", rows)
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             if self._db.in_transaction:
@@ -243,7 +264,8 @@ class SqliteControlLog(Generic[S, C]):
     def _write_snapshot(self, upto: int, body: bytes) -> None:
         self._db.execute("BEGIN IMMEDIATE")
         try:
-            self._db.execute("INSERT OR REPLACE INTO snapshot VALUES (1, ?, ?)", (upto, body))
+            row = make_row(upto, body)
+            self._db.execute("INSERT OR REPLACE INTO snapshot VALUES (1, ?, ?, ?)", row)
             self._db.execute("DELETE FROM commands WHERE n <= ?", (upto,))
             self._db.execute("COMMIT")
         except sqlite3.Error:
