@@ -235,9 +235,10 @@ class Engine(Protocol):
     def secret(self) -> bytes:
         """32 random bytes made with the store; shard iterators are signed with them."""
 
-    async def open_log(self, uid: str, ranges: Iterable[HashKeyRange]) -> ShardLog:
-        """The log of a stream, made if it is not there. `ranges` are of all its shards.
+    async def open_log(self, uid: str, ranges: Iterable[HashKeyRange], *, is_new: bool) -> ShardLog:
+        """The log of a stream. `ranges` are of all its shards.
 
+        One that `is_new` is made if it is not there; of any other it would have been lost.
         Raises StorageFull where that takes room that is not there: another try may follow at any
         time. Any other StorageError, or OSError, is there to stay.
         """

@@ -97,14 +97,16 @@ def scan(
     Given `notes`, begins where the notes of the segment end, if there are any that fit, and adds
     to them; what comes before is checked when it is read.
 
-    Raises CorruptSegment (path, offset, frame) where durable bytes are damaged, and
+    Raises CorruptSegment (path, offset, frame) where durable bytes are damaged or missing, and
     UnknownFormatVersion where a newer Headrace wrote. The file is not changed.
     """
     found = Scan(last_frame=first_frame - 1, last_settled=first_frame - 1)
     reader = _Reader(files, fd)
+    misfit = None
     if notes is not None and notes.noted is not None and not _skip(found, reader, notes.noted):
         log.warning("the notes beside %s do not fit it; reading all of it", path.name)
-        notes.remove()
+        misfit = notes
+        found.durable_upto = notes.noted.end  # only what is durable is noted
     while True:
         header = decode_header(reader.get(found.end, HEADER_BYTES))
         if header is None or header.frame_no != found.last_frame + 1:
@@ -114,6 +116,8 @@ def scan(
             break
         _take(found, header, body, notes)
     _judge_the_rest(reader, files, fd, path, found)
+    if misfit is not None:
+        misfit.remove()
     return found
 
 
@@ -178,7 +182,8 @@ def _judge_the_rest(reader: _Reader, files: Files, fd: int, path: Path, found: S
             f"what was written, and bytes up to {durable} were durable",
             path=str(path),
             offset=found.end,
-            hint="restore this file from a copy; nothing of it was changed or cut off",
+            hint="restore this file from a copy; nothing of it was changed or cut off. (If a copy "
+            f"is what it is: without {path.stem}.scan beside it, what it has is taken)",
         )
 
 

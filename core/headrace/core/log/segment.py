@@ -47,6 +47,12 @@ class ActiveSegment:
     def fd(self) -> int:
         """Raises StorageFull when too many files are open, CorruptSegment if it was shortened."""
         if self.open_fd is None:
+            if not self.path.exists():  # which opening it would make again, empty
+                raise CorruptSegment(
+                    f"segment {self.path} was removed while it was not open",
+                    path=str(self.path),
+                    hint="put this file back, and start again",
+                )
             fd = self.files.open_append(self.path)
             if self.files.size(fd) < self.end:
                 self.files.close(fd)

@@ -23,6 +23,7 @@ import msgspec
 from headrace.core.log import format as fmt
 from headrace.core.log.access import SegmentAccess
 from headrace.core.log.files import Files
+from headrace.core.log.newborn import drop_unborn, refuse_if_empty
 from headrace.core.log.newest import Newest
 from headrace.core.log.opening import open_sealed, segment_files
 from headrace.core.log.producers import ProducerMemory
@@ -88,17 +89,21 @@ class StreamLog:
         now_ms: int,
         ranges: Iterable[HashKeyRange] = (),
         options: StreamLogOptions | None = None,
+        is_new: bool = True,
     ) -> StreamLog:
-        """Open the log in `folder`, made if it is not there; recover its end.
+        """Open the log in `folder`; recover its end. It is made if it `is_new` and not there.
 
         `ranges` are those of all the stream's shards, for the producers' memory. Logs of one
         process share one `access`; a log by itself may be given its files instead. Raises
-        CorruptSegment naming file, byte and frame where durable bytes are damaged.
+        CorruptSegment naming file, byte and frame where durable bytes are damaged,
+        or gone.
         """
         if not isinstance(access, SegmentAccess):
             access = SegmentAccess(access)
         self = cls(folder, access, options or StreamLogOptions())
-        paths = segment_files(folder, access.files)
+        if not is_new:
+            refuse_if_empty(folder)
+        paths = drop_unborn(segment_files(folder, access.files), access.files, is_new=is_new)
         self._sealed = open_sealed(paths, access, self._writer)
         if paths:
             self._open_active(paths[-1], now_ms)
@@ -120,22 +125,7 @@ class StreamLog:
             self._files.close(fd)
         if not found.is_vouched_for:
             self._files.sync_dir(self._folder)  # its name may be on its way only, too
-        if found.snapshot is None:
-            # the crash came before the first frame of a new segment was durable; what it would
-            # have said is in the segment before, whose frames are all there
-            self._files.unlink(path)
-            self._files.sync_dir(self._folder)
-            if self._sealed:
-                last = self._sealed[-1]
-                self._sealed = self._sealed[:-1]
-                self._files.unlink(index_path(last.path))
-                self._open_active(last.path, now_ms)
-            else:
-                self._active = self._writer.create(
-                    1, self._snapshot(), self._last_arrival_ms, now_ms
-                )
-                self._next_frame = self._next_visible = 2
-            return
+        assert found.snapshot is not None, "`drop_unborn` has seen to that"
         self._active = ActiveSegment(
             path=path, files=self._files, notes=notes, first_frame=first, created_ms=now_ms,
             end=found.end, synced=found.records_end, allocated=found.end,

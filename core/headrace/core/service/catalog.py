@@ -140,9 +140,15 @@ class Catalog:
 
     async def open(self, stream: StreamState) -> OpenStream:
         ranges = [shard.range for shard in stream.shards]
-        opened = OpenStream(stream, await self.engine.open_log(stream.uid, ranges), Routing(stream))
+        is_new = stream.status == "CREATING"
+        shard_log = await self.engine.open_log(stream.uid, ranges, is_new=is_new)
+        opened = OpenStream(stream, shard_log, Routing(stream))
         self._open[stream.uid] = opened
         return opened
+
+    def is_opening(self, stream: StreamState) -> bool:
+        """Whether its log is just being made."""
+        return all(stream.uid not in some for some in (self._open, self._damaged, self._waiting))
 
     async def remove(self, stream: StreamState, *, with_leases: bool = True) -> None:
         """Delete the log, then forget the stream, and the leases on it."""

@@ -125,8 +125,17 @@ class StreamService:
             elif stream.pending is not None:
                 with contextlib.suppress(InternalFailure):  # a log that is damaged: not served
                     await self.transitions.now_or_later(partial(self.updates.finish, stream))
-            elif stream.status in ("CREATING", "UPDATING"):
+            elif stream.status == "CREATING":
+                with contextlib.suppress(InternalFailure):
+                    await self.transitions.now_or_later(partial(self._activate_served, stream))
+            elif stream.status == "UPDATING":
                 await self.transitions.now_or_later(partial(self._activate, stream))
+
+    async def _activate_served(self, stream: StreamState) -> None:
+        """Raises StorageFull while there is no room for its log: of one that is ACTIVE, a log
+        that is not there has been lost."""
+        self._catalog.opened(stream)
+        await self._activate(stream)
 
     async def _activate(self, stream: StreamState) -> None:
         await self._catalog.engine.control.submit(
@@ -137,8 +146,8 @@ class StreamService:
 
     async def delete_stream(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
         stream = self._catalog.find(caller, request.get("StreamName"), request.get("StreamARN"))
-        if stream.status == "CREATING" and self._catalog.opened_by_uid(stream.uid) is None:
-            raise not_active(stream)  # its log is just being made
+        if stream.status == "CREATING" and self._catalog.is_opening(stream):
+            raise not_active(stream)
         if stream.consumers and not request.get("EnforceConsumerDeletion"):
             raise ResourceInUse(
                 f"Stream {stream.name} under account {stream.account} has registered consumers. "

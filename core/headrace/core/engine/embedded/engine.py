@@ -22,6 +22,7 @@ from headrace.core.clock import Clock
 from headrace.core.control.machine import Command, ControlState, apply
 from headrace.core.engine.embedded.control_log import SqliteControlLog
 from headrace.core.engine.embedded.shard_log import EmbeddedShardLog
+from headrace.core.errors import StorageError
 from headrace.core.log.access import SegmentAccess
 from headrace.core.log.files import Files, FolderLock, mapped
 from headrace.core.log.page_cache import CacheBoundFiles
@@ -31,6 +32,7 @@ from headrace.core.model.hashing import HashKeyRange
 log = logging.getLogger("headrace.core")
 
 WRITER_THREADS = 16  # streams that can sync at the same moment
+_DELETED = ".deleted"  # ends the name of a folder on its way out
 READER_THREADS = 4  # for reads that must be fetched from the disk
 
 
@@ -53,6 +55,7 @@ class EmbeddedEngine:
         self._access = SegmentAccess(self._files)
         self._options = options
         self._on_fatal = on_fatal
+        self._control_path = data / "control.sqlite"
         self._streams = data / "streams"
         self._streams.mkdir(exist_ok=True)
         self._files.sync_dir(data)
@@ -60,7 +63,7 @@ class EmbeddedEngine:
         self._readers = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="reader")
         self._logs: dict[str, EmbeddedShardLog] = {}
         self._control: SqliteControlLog[ControlState, Command] = SqliteControlLog(
-            data / "control.sqlite",
+            self._control_path,
             state_type=ControlState,
             command_type=Command,
             apply=apply,
@@ -74,14 +77,33 @@ class EmbeddedEngine:
         return self._control
 
     def sweep(self, known: Iterable[str]) -> None:
-        """Remove log folders no stream has: what a crash left of a deletion."""
+        """Remove what a crash left of a deletion.
+
+        Raises StorageError when there are records of streams that the control log does not know:
+        then it is not the one that belongs to them.
+        """
+        unknown: list[str] = []
         keep = set(known)
         for folder in self._streams.iterdir():
-            if folder.name not in keep:
+            if folder.name.endswith(_DELETED):
                 log.info("removing the log of a deleted stream: %s", folder.name)
                 shutil.rmtree(folder, ignore_errors=True)
+            elif folder.name not in keep and any(folder.glob("*.seg")):
+                unknown.append(folder.name)
+        if unknown:
+            raise StorageError(
+                f"{self._control_path} knows nothing of {len(unknown)} streams whose records are "
+                f"in {self._streams}: {', '.join(sorted(unknown)[:5])}"
+                f"{', …' if len(unknown) > 5 else ''}. It was lost, damaged or put back from an "
+                "older copy. Nothing was changed",
+                path=str(self._control_path),
+                hint="put back control.sqlite, and its control.sqlite-wal if there is one, as they "
+                "were last; to go on without those streams, move their folders elsewhere",
+            )
 
-    async def open_log(self, uid: str, ranges: Iterable[HashKeyRange]) -> EmbeddedShardLog:
+    async def open_log(
+        self, uid: str, ranges: Iterable[HashKeyRange], *, is_new: bool
+    ) -> EmbeddedShardLog:
         open_here = partial(
             StreamLog.open,
             self._streams / uid,
@@ -89,6 +111,7 @@ class EmbeddedEngine:
             now_ms=self._clock.now_ms(),
             ranges=ranges,
             options=self._options,
+            is_new=is_new,
         )
         try:
             # among the writers, for which `close` waits before it lets go of the folder
@@ -109,7 +132,7 @@ class EmbeddedEngine:
             await opened.close()
         folder = self._streams / uid
         if folder.exists():
-            gone = folder.with_name(f"{uid}.deleted")
+            gone = folder.with_name(uid + _DELETED)
             self._files.rename(folder, gone)
             self._files.sync_dir(self._streams)
             await asyncio.to_thread(shutil.rmtree, gone, True)
