@@ -76,7 +76,9 @@ def test_a_control_log_that_does_not_know_the_streams_is_refused(
     stored = contents(data / "streams")
     lose(data)
     for _ in range(2):
-        with pytest.raises(RuntimeError, match=r"control\.sqlite knows nothing of \d stream"):
+        with pytest.raises(
+            RuntimeError, match=r"has records of (a|\d) streams? that .*/control\.sqlite "
+        ):
             ServerProcess(data).start()
         assert contents(data / "streams") == stored
     for name in CONTROL:
@@ -98,7 +100,7 @@ def test_so_is_one_that_was_put_back_from_before_a_stream_was_made(
         (data / name).unlink(missing_ok=True)
     for name, content in older.items():
         (data / name).write_bytes(content)
-    with pytest.raises(RuntimeError, match="knows nothing of 1 stream") as caught:
+    with pytest.raises(RuntimeError, match="has records of a stream that") as caught:
         ServerProcess(data).start()
     # as it says: without that stream it goes on
     (unknown,) = [f for f in (data / "streams").iterdir() if f.name in str(caught.value)]

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import secrets
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -59,6 +59,8 @@ class EmbeddedEngine:
         self._streams = data / "streams"
         self._streams.mkdir(exist_ok=True)
         self._files.sync_dir(data)
+        if not self._control_path.exists():  # before there is one that looks as if it were it
+            self._refuse_others(())
         self._writers = ThreadPoolExecutor(WRITER_THREADS, thread_name_prefix="writer")
         self._readers = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="reader")
         self._logs: dict[str, EmbeddedShardLog] = {}
@@ -82,20 +84,21 @@ class EmbeddedEngine:
         Raises StorageError when there are records of streams that the control log does not know:
         then it is not the one that belongs to them.
         """
-        unknown: list[str] = []
-        keep = set(known)
-        for folder in self._streams.iterdir():
-            if folder.name.endswith(_DELETED):
-                log.info("removing the log of a deleted stream: %s", folder.name)
-                shutil.rmtree(folder, ignore_errors=True)
-            elif folder.name not in keep and any(folder.glob("*.seg")):
-                unknown.append(folder.name)
-        if unknown:
+        for folder in self._streams.glob(f"*{_DELETED}"):
+            log.info("removing the log of a deleted stream: %s", folder.name)
+            shutil.rmtree(folder, ignore_errors=True)
+        self._refuse_others(frozenset(known))
+
+    def _refuse_others(self, known: Collection[str]) -> None:
+        """Raises StorageError when there are records of streams other than these."""
+        folders = {path.parent.name for path in self._streams.glob("*/*.seg")}
+        others = sorted(name for name in folders.difference(known) if not name.endswith(_DELETED))
+        if others:
+            count = "a stream" if len(others) == 1 else f"{len(others)} streams"
             raise StorageError(
-                f"{self._control_path} knows nothing of {len(unknown)} streams whose records are "
-                f"in {self._streams}: {', '.join(sorted(unknown)[:5])}"
-                f"{', …' if len(unknown) > 5 else ''}. It was lost, damaged or put back from an "
-                "older copy. Nothing was changed",
+                f"{self._streams} has records of {count} that {self._control_path} does not know "
+                f"({', '.join(others[:5])}{', …' if len(others) > 5 else ''}): it was lost, "
+                "damaged or put back from an older copy. No record was touched",
                 path=str(self._control_path),
                 hint="put back control.sqlite, and its control.sqlite-wal if there is one, as they "
                 "were last; to go on without those streams, move their folders elsewhere",
