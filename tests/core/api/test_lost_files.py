@@ -108,6 +108,33 @@ def test_so_is_one_that_was_put_back_from_before_a_stream_was_made(
     assert_all_there(data)
 
 
+def test_a_stream_with_records_of_shards_that_the_control_log_does_not_know_is_refused(
+    data: Path,
+) -> None:
+    with ServerProcess(data) as process:
+        process.stop()
+    older = (data / "control.sqlite").read_bytes()
+    with serving(data) as kinesis:
+        half = str(2**127)
+        kinesis.split_shard(StreamName="b", ShardToSplit="shardId-0", NewStartingHashKey=half)
+        kinesis.put_record(StreamName="b", Data=b"child", PartitionKey="k")
+    newer = {name: (data / name).read_bytes() for name in CONTROL if (data / name).exists()}
+    for name in newer:
+        (data / name).unlink()
+    (data / "control.sqlite").write_bytes(older)
+    with serving(data) as kinesis:
+        with refused("InternalFailure"):
+            kinesis.put_record(StreamName="b", Data=b"lost to all readers", PartitionKey="k")
+        assert [r["Data"] for r in read_shard(kinesis, "a")] == [b"a"]
+    for name in CONTROL:
+        (data / name).unlink(missing_ok=True)
+    for name, content in newer.items():
+        (data / name).write_bytes(content)
+    with serving(data) as kinesis:
+        found = [r["Data"] for shard in range(3) for r in read_shard(kinesis, "b", shard)]
+        assert found == [b"b", b"child"]
+
+
 def lose_the_folder(folder: Path) -> None:
     shutil.rmtree(folder)
 

@@ -137,6 +137,10 @@ class ShardLog(Protocol):
         """After all that has been acknowledged, before all that will be."""
 
     @property
+    def last_shard(self) -> int:
+        """The highest number of a shard that has had records; -1 where none has."""
+
+    @property
     def oldest_arrival_ms(self) -> int:
         """When the oldest record still stored arrived; 0 when there is none."""
 

@@ -295,6 +295,11 @@ class StreamLog:
         return Position(self._next_visible, 0)
 
     @property
+    def last_shard(self) -> int:
+        """The highest number of a shard that has had records; -1 where none has."""
+        return max(self._last_index, default=-1)
+
+    @property
     def oldest_arrival_ms(self) -> int:
         """When the oldest record still stored arrived; 0 when there is none."""
         return (self._sealed[0] if self._sealed else self._active).first_arrival_ms

@@ -23,6 +23,7 @@ from headrace.core.control.streams import DropShards, RemoveStream
 from headrace.core.engine.seam import Engine, LogClosed, ShardLog
 from headrace.core.errors import InternalFailure, InvalidArgument, StorageError, StorageFull
 from headrace.core.model.sequence import Position
+from headrace.core.model.shards import shard_id
 from headrace.core.service.caller import Caller
 from headrace.core.service.routing import Routing
 
@@ -142,6 +143,14 @@ class Catalog:
         ranges = [shard.range for shard in stream.shards]
         is_new = stream.status == "CREATING"
         shard_log = await self.engine.open_log(stream.uid, ranges, is_new=is_new)
+        known = max(shard.number for shard in stream.shards)
+        if shard_log.last_shard > known:
+            raise StorageError(
+                f"there are records of {shard_id(shard_log.last_shard)}, but the control log knows "
+                f"no shard after {shard_id(known)}: it was put back from an older copy, or has "
+                "lost its end",
+                hint="put it back as it was last",
+            )
         opened = OpenStream(stream, shard_log, Routing(stream))
         self._open[stream.uid] = opened
         return opened

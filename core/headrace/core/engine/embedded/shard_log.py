@@ -216,6 +216,10 @@ class EmbeddedShardLog:
         return self._log.tail
 
     @property
+    def last_shard(self) -> int:
+        return self._log.last_shard
+
+    @property
     def oldest_arrival_ms(self) -> int:
         return self._log.oldest_arrival_ms
 
