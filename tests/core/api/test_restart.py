@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import socket
 import threading
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -158,3 +160,20 @@ def test_a_second_server_on_the_folder_is_refused(tmp_path: Path) -> None:
         with pytest.raises(RuntimeError, match=f"in use by process {process.pid}"):
             ServerProcess(tmp_path / "data").start()
         assert boto3_client(process.endpoint).list_streams()["StreamNames"] == ["s"]
+
+
+def test_who_has_not_sent_all_of_a_request_when_the_server_ends_is_told(tmp_path: Path) -> None:
+    head = (
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-amz-json-1.1\r\n"
+        b"X-Amz-Target: Kinesis_20131202.PutRecords\r\nContent-Length: 100000\r\n\r\n{"
+    )
+    with (
+        ServerProcess(tmp_path / "data") as process,
+        socket.create_connection(("127.0.0.1", urlsplit(process.endpoint).port)) as connection,
+    ):
+        connection.sendall(head)
+        boto3_client(process.endpoint).list_streams()  # it has been read by now
+        assert process.stop() == 0
+        answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+        assert answer.startswith(b"HTTP/1.1 503 ") and b"The server is stopping." in answer
+        assert "Traceback" not in process.log_text

@@ -13,7 +13,7 @@ from contextlib import aclosing
 from typing import Any
 
 from headrace.core.allocator import leave_out_of_collections
-from headrace.core.errors import ServiceError
+from headrace.core.errors import ServiceError, ServiceUnavailable
 from headrace.core.limits import MAX_PUT_REQUEST_BYTES
 from headrace.core.pieces import Pieces
 from headrace.core.wire.cors import Cors
@@ -102,7 +102,11 @@ class KinesisApp:
     async def _kinesis(self, scope: Scope, receive: Receive, send: Send) -> None:
         pairs = scope["headers"]
         headers: dict[bytes, bytes] = dict(pairs)
-        body = await _read_body(receive, headers)
+        body: bytes | ServiceError | None
+        try:
+            body = await _read_body(receive, headers)
+        except asyncio.CancelledError:  # the server ends, and has waited long enough for the rest
+            body = ServiceUnavailable("The server is stopping.")
         if body is None:
             return  # the client went away: there is nobody to answer
         status, response_headers, out = await self._data_path.reply(
