@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -17,18 +18,23 @@ from headrace.core.log.writing import SegmentWriter
 log = logging.getLogger("headrace.core")
 
 
+# what the log itself puts into its folder: segments, and what may lie beside each
+_OURS = re.compile(r"[0-9]{20}\.(seg|idx|idx\.tmp|scan|broken)")
+
+
 def segment_files(folder: Path, files: Files) -> list[Path]:
     """The segments of a folder, in order; makes it if it is not there.
 
     Removes what belongs to none of them: half-made indexes, indexes of trimmed segments, notes of
-    sealed ones.
+    sealed ones. Whatever else somebody has put there stays, and is told of.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    paths = sorted(folder.glob("*.seg"))
+    ours = [path for path in sorted(folder.iterdir()) if _is_ours(path)]
+    paths = [path for path in ours if path.suffix == ".seg"]
     if not paths:  # also where it was made by a try that came no further
         files.sync_dir(folder.parent)
     stems = {path.stem for path in paths}
-    for path in folder.iterdir():
+    for path in ours:
         is_stale = (
             path.suffix == ".tmp"
             or (path.suffix == ".idx" and path.stem not in stems)
@@ -37,6 +43,13 @@ def segment_files(folder: Path, files: Files) -> list[Path]:
         if is_stale:
             files.unlink(path)
     return paths
+
+
+def _is_ours(path: Path) -> bool:
+    if _OURS.fullmatch(path.name):
+        return True
+    log.warning("%s is not one of this server's files; it is neither read nor removed", path)
+    return False
 
 
 def open_sealed(
