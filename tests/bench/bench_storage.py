@@ -273,6 +273,7 @@ def make_segments(folder: Path, count: int, frames: int = 3500, shards: int = 4)
                 last_frame=frame_no,
                 first_arrival_ms=at_ms,
                 last_arrival_ms=at_ms + (frames - 1) * 999 // frames,
+                end=128 << 20,
             )
         )
         frame_no += 1

@@ -1,7 +1,8 @@
 """Where a segment's frames lie: by shard, by frame number, by arrival time.
 
 A sealed segment's index is a file beside it (`.idx`), read by binary search and never held in
-memory; the segment being written keeps its own in arrays. Both answer the same questions.
+memory (see `sealed_index`); the segment being written keeps its own in arrays. Both answer the
+same questions.
 
 The file, little endian: entries of 32 bytes sorted by (shard, frame number), then one directory
 row of 24 bytes per shard, sorted by shard, then a footer of 64 bytes.
@@ -9,9 +10,12 @@ row of 24 bytes per shard, sorted by shard, then a footer of 64 bytes.
 | entry | frame number u64 · arrival ms u64 · offset u64 · frame length u32 · count u32         |
 | row   | shard u64 · first entry u64 · entries u64                                            |
 | footer| magic `HRX1` u32 · version u32 · first frame u64 · last frame u64 · first arrival u64 |
-|       | last arrival u64 · entries u64 · shards u64 · payload u32 (unused) · crc32c u32      |
+|       | last arrival u64 · end of the last frame u64 · entries u32 · shards u32              |
+|       | crc32c of all before the footer u32 · crc32c of the footer before this u32           |
 
-The index can always be made again from its segment.
+The footer has a checksum of its own because a start reads nothing else, and by what it says of
+arrivals segments are deleted. The index can always be made again from its segment, so that one
+of another version is no different from one that is lost.
 """
 
 from __future__ import annotations
@@ -20,22 +24,20 @@ import struct
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from crc32c import crc32c
 
-from headrace.core.errors import CorruptSegment
-from headrace.core.log.access import SegmentAccess
 from headrace.core.model.sequence import ORDINAL_BITS
 
-_ENTRY = struct.Struct("<QQQII")
-_ROW = struct.Struct("<QQQ")
-_FOOTER = struct.Struct("<IIQQQQQQII")
+ENTRY = struct.Struct("<QQQII")
+ROW = struct.Struct("<QQQ")
+_FOOTER = struct.Struct("<IIQQQQQIII")
+_CRC = struct.Struct("<I")
 _MAGIC = int.from_bytes(b"HRX1", "little")
-_VERSION = 1
-_BLOCK_ENTRIES = 256  # entries read at once, and kept in the cache of index files: 8 KiB
-_VERIFY_BYTES = 1 << 20
+_VERSION = 2
+FOOTER_BYTES = _FOOTER.size + _CRC.size
+assert FOOTER_BYTES == 64
 
 
 Columns = tuple[bytes, bytes, bytes, bytes, bytes]  # the fields of entries, as arrays
@@ -54,6 +56,37 @@ class FrameEntry(NamedTuple):
     def end(self) -> int:
         """The first byte after it."""
         return self.offset + self.length
+
+
+class Footer(NamedTuple):
+    """What an index file says of its segment; see the module's table."""
+
+    first_frame: int
+    last_frame: int
+    first_arrival_ms: int
+    last_arrival_ms: int
+    end: int
+    entries: int
+    shards: int
+    body_crc: int
+
+    @property
+    def body_bytes(self) -> int:
+        """What lies before the footer."""
+        return self.entries * ENTRY.size + self.shards * ROW.size
+
+    def encode(self) -> bytes:
+        raw = _FOOTER.pack(_MAGIC, _VERSION, *self)
+        return raw + _CRC.pack(crc32c(raw))
+
+    @classmethod
+    def decode(cls, raw: bytes | memoryview) -> Footer | None:
+        """None where it is not a whole, valid one, or of a version this code does not know."""
+        told, crc = raw[: _FOOTER.size], raw[_FOOTER.size :]
+        if len(raw) != FOOTER_BYTES or _CRC.pack(crc32c(told)) != crc:
+            return None
+        magic, version, *fields = _FOOTER.unpack(told)
+        return cls(*fields) if (magic, version) == (_MAGIC, _VERSION) else None
 
 
 class FrameIndex(Protocol):
@@ -144,12 +177,13 @@ class ActiveIndex:
         last_frame: int,
         first_arrival_ms: int,
         last_arrival_ms: int,
+        end: int,
         more: Iterable[tuple[int, FrameEntry]] = (),
     ) -> bytes:
         """The `.idx` file for this segment once it is sealed.
 
-        `more` are (shard, entry) of frames after those indexed here, in order. Changes nothing,
-        so it may run while others read.
+        `end` is that of its last frame. `more` are (shard, entry) of frames after those indexed
+        here, in order. Changes nothing, so it may run while others read.
         """
         later: dict[int, list[FrameEntry]] = {}
         for shard, entry in more:
@@ -159,138 +193,14 @@ class ActiveIndex:
         done = 0
         for shard in sorted(self._shards.keys() | later.keys()):
             columns = self._shards.get(shard, ())
-            entries = [_ENTRY.pack(*row) for row in zip(*columns, strict=True)]
-            entries += [_ENTRY.pack(*entry) for entry in later.get(shard, ())]
+            entries = [ENTRY.pack(*row) for row in zip(*columns, strict=True)]
+            entries += [ENTRY.pack(*entry) for entry in later.get(shard, ())]
             parts += entries
-            rows.append(_ROW.pack(shard, done, len(entries)))
+            rows.append(ROW.pack(shard, done, len(entries)))
             done += len(entries)
         body = b"".join(parts) + b"".join(rows)
-        footer = _FOOTER.pack(
-            _MAGIC, _VERSION, first_frame, last_frame, first_arrival_ms, last_arrival_ms,
-            done, len(rows), 0, 0,
+        footer = Footer(
+            first_frame, last_frame, first_arrival_ms, last_arrival_ms, end, done, len(rows),
+            crc32c(body),
         )  # fmt: skip
-        crc = crc32c(footer[:-4], crc32c(body))
-        return body + footer[:-4] + struct.pack("<I", crc)
-
-
-class SealedIndex:
-    """An `.idx` file, searched in place."""
-
-    __slots__ = (
-        "_access", "_crc", "_entries", "_is_verified", "_path", "_shards", "first_arrival_ms",
-        "first_frame", "last_arrival_ms", "last_frame",
-    )  # fmt: skip
-
-    def __init__(self, path: Path, access: SegmentAccess) -> None:
-        """Read the footer. Raises CorruptSegment if it is none (the caller rebuilds)."""
-        self._path = path
-        self._access = access
-        files = access.files
-        fd = files.open_read(path)
-        try:
-            size = files.size(fd)
-            raw = files.read_at(fd, _FOOTER.size, size - _FOOTER.size) if size >= 64 else b""
-        finally:
-            files.close(fd)
-        if len(raw) != _FOOTER.size:
-            raise CorruptSegment("the index file is cut short", path=str(path))
-        (
-            magic, version, self.first_frame, self.last_frame, self.first_arrival_ms,
-            self.last_arrival_ms, self._entries, self._shards, _, self._crc,
-        ) = _FOOTER.unpack(raw)  # fmt: skip
-        want = self._entries * _ENTRY.size + self._shards * _ROW.size + _FOOTER.size
-        if magic != _MAGIC or version != _VERSION or want != size:
-            raise CorruptSegment("the index file has no valid footer", path=str(path))
-        self._is_verified = False
-
-    def _verify(self, fd: int, wait: bool) -> None:
-        """Check the whole file, once per run."""
-        end = self._entries * _ENTRY.size + self._shards * _ROW.size + _FOOTER.size - 4
-        crc = 0
-        for at in range(0, end, _VERIFY_BYTES):
-            crc = crc32c(self._access.read(fd, at, min(_VERIFY_BYTES, end - at), wait=wait), crc)
-        if crc != self._crc:
-            raise CorruptSegment(
-                "the index file does not match its checksum",
-                path=str(self._path),
-                hint="remove this .idx file: it is built again from its segment",
-            )
-        self._is_verified = True
-
-    def _read(self, offset: int, count: int, wait: bool) -> memoryview:
-        """Bytes of the file. Raises CorruptSegment, NotInMemory, FileNotFoundError."""
-        with self._access.open_files.take(self._path, wait=wait) as fd:
-            if not self._is_verified:
-                self._verify(fd, wait)
-            data = self._access.read(fd, offset, count, wait=wait)
-        if len(data) != count:
-            raise CorruptSegment("the index file was cut short", path=str(self._path))
-        return data
-
-    def _row(self, shard: int, wait: bool) -> tuple[int, int]:
-        """First entry and number of entries of a shard."""
-        key = (self._path, "row", shard)
-        known = self._access.indexes.get(key)
-        if isinstance(known, tuple):
-            return known
-        found = self._find_row(shard, wait)
-        self._access.indexes.put(key, found, 256)
-        return found
-
-    def _find_row(self, shard: int, wait: bool) -> tuple[int, int]:
-        base = self._entries * _ENTRY.size
-        low, high = 0, self._shards
-        while low < high:
-            middle = (low + high) // 2
-            row = self._read(base + middle * _ROW.size, _ROW.size, wait)
-            found, first, count = _ROW.unpack(row)
-            if found == shard:
-                return first, count
-            if found < shard:
-                low = middle + 1
-            else:
-                high = middle
-        return 0, 0
-
-    def _block(self, number: int, wait: bool) -> memoryview:
-        """Entries `number` * 256 and on."""
-        key = (self._path, number)
-        known = self._access.indexes.get(key)
-        if isinstance(known, memoryview):
-            return known
-        first = number * _BLOCK_ENTRIES
-        count = min(_BLOCK_ENTRIES, self._entries - first)
-        block = self._read(first * _ENTRY.size, count * _ENTRY.size, wait)
-        self._access.indexes.put(key, block, len(block))
-        return block
-
-    def _entry(self, at: int, wait: bool) -> FrameEntry:
-        block, inside = divmod(at, _BLOCK_ENTRIES)
-        return FrameEntry(*_ENTRY.unpack_from(self._block(block, wait), inside * _ENTRY.size))
-
-    def _bisect(self, first: int, count: int, field: int, value: int, wait: bool) -> int:
-        low, high = first, first + count
-        while low < high:
-            middle = (low + high) // 2
-            if self._entry(middle, wait)[field] < value:
-                low = middle + 1
-            else:
-                high = middle
-        return low
-
-    def walk(self, shard: int, frame_no: int, *, wait: bool) -> Iterator[FrameEntry]:
-        first, count = self._row(shard, wait)
-        at, end = self._bisect(first, count, 0, frame_no, wait), first + count
-        while at < end:
-            number, inside = divmod(at, _BLOCK_ENTRIES)
-            take = min(_BLOCK_ENTRIES - inside, end - at)
-            block = self._block(number, wait)
-            rows = block[inside * _ENTRY.size : (inside + take) * _ENTRY.size]
-            for row in _ENTRY.iter_unpack(rows):
-                yield FrameEntry(*row)
-            at += take
-
-    def first_at(self, shard: int, at_ms: int, *, wait: bool) -> FrameEntry | None:
-        first, count = self._row(shard, wait)
-        at = self._bisect(first, count, 1, at_ms, wait)
-        return None if at == first + count else self._entry(at, wait)
+        return body + footer.encode()

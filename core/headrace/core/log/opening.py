@@ -86,6 +86,7 @@ def _open(path: Path, access: SegmentAccess, writer: SegmentWriter) -> SealedSeg
         last_frame=found.last_frame,
         first_arrival_ms=found.first_arrival_ms,
         last_arrival_ms=found.last_arrival_ms,
+        end=found.end,
     )
     try:
         writer.write_index(path, content)

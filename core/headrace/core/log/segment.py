@@ -8,8 +8,9 @@ from pathlib import Path
 from headrace.core.errors import CorruptSegment
 from headrace.core.log.access import SegmentAccess
 from headrace.core.log.files import Files
-from headrace.core.log.index import ActiveIndex, FrameIndex, SealedIndex
+from headrace.core.log.index import ActiveIndex, FrameIndex
 from headrace.core.log.scan_notes import ScanNotes
+from headrace.core.log.sealed_index import SealedIndex
 
 FIRST_ALLOCATION_BYTES = 1 << 20
 MAX_ALLOCATION_BYTES = 16 << 20
@@ -101,7 +102,10 @@ class SealedSegment:
     def open(cls, path: Path, access: SegmentAccess, size_bytes: int) -> SealedSegment:
         """By its index file. Raises CorruptSegment or FileNotFoundError if that is no use."""
         index = SealedIndex(index_path(path), access)
+        footer = index.footer
+        if footer.first_frame != int(path.stem):
+            raise CorruptSegment("the index file is another segment's", path=str(path))
         return cls(
-            path, index.first_frame, index.last_frame, index.first_arrival_ms,
-            index.last_arrival_ms, size_bytes, index,
+            path, footer.first_frame, footer.last_frame, footer.first_arrival_ms,
+            footer.last_arrival_ms, size_bytes, index,
         )  # fmt: skip

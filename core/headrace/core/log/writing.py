@@ -145,6 +145,7 @@ class SegmentWriter:
             last_frame=last_frame,
             first_arrival_ms=first_arrival_ms,
             last_arrival_ms=last_arrival_ms,
+            end=written.end,
             more=written.entries,
         )
         try:
