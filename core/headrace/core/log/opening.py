@@ -11,7 +11,7 @@ from pathlib import Path
 from headrace.core.errors import CorruptSegment, StorageFull
 from headrace.core.log.access import SegmentAccess
 from headrace.core.log.files import Files, is_no_room
-from headrace.core.log.recovery import scan
+from headrace.core.log.recovery import cut_reserved, scan
 from headrace.core.log.segment import SealedSegment
 from headrace.core.log.writing import SegmentWriter
 
@@ -66,14 +66,34 @@ def open_sealed(
                 path=str(path),
                 hint="put back the segment file that was removed or changed",
             )
+        _cut_reserved(sealed, access.files)
         opened.append(sealed)
     return tuple(opened)
 
 
-def _open(path: Path, access: SegmentAccess, writer: SegmentWriter) -> SealedSegment:
-    size = path.stat().st_size
+def _cut_reserved(sealed: SealedSegment, files: Files) -> None:
+    """Give back what a crash left reserved between beginning the next segment and cutting this one.
+
+    To be called where the next frame is known to begin another file: no frame is written here any
+    more, and none is missing.
+    """
+    size = sealed.path.stat().st_size
+    if size <= sealed.size_bytes:
+        return
+    fd = files.open_append(sealed.path)
     try:
-        return SealedSegment.open(path, access, size)
+        if not cut_reserved(files, fd, sealed.size_bytes):
+            log.warning(
+                "%s has %d bytes behind its last frame that belong to none; they are left there",
+                sealed.path, size - sealed.size_bytes,
+            )  # fmt: skip
+    finally:
+        files.close(fd)
+
+
+def _open(path: Path, access: SegmentAccess, writer: SegmentWriter) -> SealedSegment:
+    try:
+        return SealedSegment.open(path, access)
     except (FileNotFoundError, CorruptSegment):
         log.warning("building the index of %s again from the segment", path.name)
     fd = access.files.open_append(path)
@@ -101,7 +121,7 @@ def _open(path: Path, access: SegmentAccess, writer: SegmentWriter) -> SealedSeg
             found.last_frame,
             found.first_arrival_ms,
             found.last_arrival_ms,
-            size,
+            found.end,
             found.index,
         )
-    return SealedSegment.open(path, access, size)
+    return SealedSegment.open(path, access)

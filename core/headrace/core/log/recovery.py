@@ -239,6 +239,20 @@ def cut_torn_tail(files: Files, fd: int, path: Path, found: Scan) -> int:
     return len(tail)
 
 
+def cut_reserved(files: Files, fd: int, end: int) -> bool:
+    """Cut off what was reserved after the last frame, which ends at `end`, and never written.
+
+    Changes nothing and returns False where anything but zeros follows.
+    """
+    written_end = files.written_end(fd)
+    for at in range(end, written_end, len(_ZEROS)):
+        chunk = files.read_at(fd, min(len(_ZEROS), written_end - at), at)
+        if chunk != _ZEROS[: len(chunk)]:
+            return False
+    files.truncate(fd, end)
+    return True
+
+
 def _keep(files: Files, broken: Path, tail: bytes) -> bool:
     """Put a torn tail aside, durable. False, with nothing left of it, where there is no room."""
     try:

@@ -88,7 +88,10 @@ class ActiveSegment:
 
 @dataclass(slots=True)
 class SealedSegment:
-    """A segment that is only read. `index` may be an ActiveIndex where no file could be kept."""
+    """A segment that is only read. `size_bytes` is where its last frame ends.
+
+    `index` may be an ActiveIndex where no file could be kept.
+    """
 
     path: Path
     first_frame: int
@@ -99,7 +102,7 @@ class SealedSegment:
     index: FrameIndex
 
     @classmethod
-    def open(cls, path: Path, access: SegmentAccess, size_bytes: int) -> SealedSegment:
+    def open(cls, path: Path, access: SegmentAccess) -> SealedSegment:
         """By its index file. Raises CorruptSegment or FileNotFoundError if that is no use."""
         index = SealedIndex(index_path(path), access)
         footer = index.footer
@@ -107,5 +110,5 @@ class SealedSegment:
             raise CorruptSegment("the index file is another segment's", path=str(path))
         return cls(
             path, footer.first_frame, footer.last_frame, footer.first_arrival_ms,
-            footer.last_arrival_ms, size_bytes, index,
+            footer.last_arrival_ms, footer.end, index,
         )  # fmt: skip

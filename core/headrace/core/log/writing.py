@@ -150,7 +150,7 @@ class SegmentWriter:
         )
         try:
             self.write_index(path, content)
-            written.sealed = SealedSegment.open(path, self._access, written.end)
+            written.sealed = SealedSegment.open(path, self._access)
             active.notes.remove()
         except StorageFull:  # or too many open files
             # the window is durable, so this must not fail it: the index stays in memory, and is
