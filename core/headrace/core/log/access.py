@@ -7,6 +7,8 @@ NotInMemory for anything else, so that a reader far behind holds up nobody else.
 
 from __future__ import annotations
 
+from threading import Lock
+
 from headrace.core.limits import MIB
 from headrace.core.log.byte_cache import ByteCache
 from headrace.core.log.files import Files
@@ -21,7 +23,8 @@ Frame = tuple[FrameHeader, memoryview]
 
 class SegmentAccess:
     """`frames` are checked frames that were read in part: header and body. `indexes` are pieces of
-    index files.
+    index files. `mending` is held while an index is made again: one at a time, for it reads all of
+    a segment.
     """
 
     def __init__(self, files: Files, *, max_open: int = MAX_OPEN) -> None:
@@ -29,6 +32,7 @@ class SegmentAccess:
         self.open_files = OpenFiles(files, max_open)
         self.frames: ByteCache[Frame] = ByteCache(FRAME_CACHE_BYTES)
         self.indexes: ByteCache[memoryview | tuple[int, int]] = ByteCache(INDEX_CACHE_BYTES)
+        self.mending = Lock()
 
     def read(self, fd: int, offset: int, count: int, *, wait: bool) -> memoryview:
         """Up to `count` bytes at `offset`, fewer only at the end of the file."""

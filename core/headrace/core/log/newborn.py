@@ -17,24 +17,20 @@ from headrace.core.log.recovery import scan
 from headrace.core.log.segment import index_path
 
 
-def refuse_if_empty(folder: Path) -> None:
-    """Raises CorruptSegment when a folder that was made once has no segment in it."""
-    if not any(folder.glob("*.seg")):
-        raise CorruptSegment(
-            f"there is no segment in {folder}: the stream's records are gone",
-            path=str(folder),
-            hint="put the folder back from a copy, or delete the stream",
-        )
-
-
-def drop_unborn(paths: Sequence[Path], files: Files, *, is_new: bool) -> list[Path]:
+def drop_unborn(folder: Path, paths: Sequence[Path], files: Files, *, is_new: bool) -> list[Path]:
     """Remove the last of the segments if it was never begun; returns the others.
 
     `is_new`: there need not be any. Raises CorruptSegment when a segment that was begun is gone,
     or has lost its beginning.
     """
     if not paths:
-        return []
+        if is_new:
+            return []
+        raise CorruptSegment(
+            f"there is no segment in {folder}: the stream's records are gone",
+            path=str(folder),
+            hint="put the folder back from a copy, or delete the stream",
+        )
     *before, last = paths
     if index_path(last).exists():
         raise _lost(f"the segment after {last}", last)

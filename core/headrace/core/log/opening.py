@@ -11,9 +11,9 @@ from pathlib import Path
 from headrace.core.errors import CorruptSegment, StorageFull
 from headrace.core.log.access import SegmentAccess
 from headrace.core.log.files import Files, is_no_room
-from headrace.core.log.recovery import cut_reserved, scan
-from headrace.core.log.segment import SealedSegment
-from headrace.core.log.writing import SegmentWriter
+from headrace.core.log.index_file import make_index, write_index
+from headrace.core.log.recovery import cut_reserved
+from headrace.core.log.segment import SealedSegment, index_path
 
 log = logging.getLogger("headrace.core")
 
@@ -52,13 +52,11 @@ def _is_ours(path: Path) -> bool:
     return False
 
 
-def open_sealed(
-    paths: Sequence[Path], access: SegmentAccess, writer: SegmentWriter
-) -> tuple[SealedSegment, ...]:
+def open_sealed(paths: Sequence[Path], access: SegmentAccess) -> tuple[SealedSegment, ...]:
     """All segments but the last. Raises CorruptSegment where one is missing or damaged."""
     opened: list[SealedSegment] = []
     for path, following in pairwise(paths):
-        sealed = _open(path, access, writer)
+        sealed = _open(path, access)
         if sealed.last_frame + 1 != int(following.stem):
             raise CorruptSegment(
                 f"frames {sealed.last_frame + 1} to {int(following.stem) - 1} are missing or "
@@ -91,37 +89,18 @@ def _cut_reserved(sealed: SealedSegment, files: Files) -> None:
         files.close(fd)
 
 
-def _open(path: Path, access: SegmentAccess, writer: SegmentWriter) -> SealedSegment:
+def _open(path: Path, access: SegmentAccess) -> SealedSegment:
     try:
         return SealedSegment.open(path, access)
     except (FileNotFoundError, CorruptSegment):
         log.warning("building the index of %s again from the segment", path.name)
-    fd = access.files.open_append(path)
+    content = make_index(access.files, path)
     try:
-        found = scan(access.files, fd, path, int(path.stem))
-    finally:
-        access.files.close(fd)
-    content = found.index.encode(
-        first_frame=int(path.stem),
-        last_frame=found.last_frame,
-        first_arrival_ms=found.first_arrival_ms,
-        last_arrival_ms=found.last_arrival_ms,
-        end=found.end,
-    )
-    try:
-        writer.write_index(path, content)
+        write_index(access.files, index_path(path), content)
     except (StorageFull, OSError) as error:
         # even of a sync that failed: nothing rests on an index that is not used
         if not is_no_room(error):
             raise
         log.warning("no space for the index of %s; keeping it in memory", path.name)
-        return SealedSegment(
-            path,
-            int(path.stem),
-            found.last_frame,
-            found.first_arrival_ms,
-            found.last_arrival_ms,
-            found.end,
-            found.index,
-        )
+        return SealedSegment.open(path, access, content)
     return SealedSegment.open(path, access)

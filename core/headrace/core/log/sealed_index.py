@@ -1,65 +1,121 @@
-"""SealedIndex: a sealed segment's index file, searched in place. See `index` for its bytes."""
+"""SealedIndex: a sealed segment's index file, searched in place. See `index` for its bytes.
+
+A file that turns out to be damaged, or gone, is made again from its segment, and what was asked
+is answered from that: the records are not lost while their segment is whole.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 from crc32c import crc32c
 
-from headrace.core.errors import CorruptSegment
+from headrace.core.errors import CorruptSegment, StorageFull
 from headrace.core.log.access import SegmentAccess
+from headrace.core.log.files import NotInMemory
 from headrace.core.log.index import ENTRY, FOOTER_BYTES, ROW, Footer, FrameEntry
+from headrace.core.log.index_file import make_index, write_index
+
+log = logging.getLogger("headrace.core")
 
 _BLOCK_ENTRIES = 256  # entries read at once, and kept in the cache of index files: 8 KiB
 _VERIFY_BYTES = 1 << 20
 
 
 class SealedIndex:
-    """An `.idx` file, searched in place."""
+    """An `.idx` file. Several threads may search it."""
 
-    __slots__ = ("_access", "_is_verified", "_path", "footer")
+    __slots__ = ("_access", "_content", "_is_verified", "_path", "_refusal", "footer")
 
-    def __init__(self, path: Path, access: SegmentAccess) -> None:
-        """Read the footer. Raises CorruptSegment if it is none (the caller rebuilds)."""
+    def __init__(self, path: Path, access: SegmentAccess, content: bytes | None = None) -> None:
+        """Read the footer. `content` is all of the file where it could not be written.
+
+        Raises CorruptSegment if it has no footer (the caller rebuilds), FileNotFoundError.
+        """
         self._path = path
         self._access = access
-        files = access.files
-        fd = files.open_read(path)
-        try:
-            size = files.size(fd)
-            raw = files.read_at(fd, FOOTER_BYTES, max(size - FOOTER_BYTES, 0))
-        finally:
-            files.close(fd)
-        footer = Footer.decode(raw)
-        if footer is None or footer.body_bytes + FOOTER_BYTES != size:
+        self._content = content
+        self._refusal: CorruptSegment | None = None
+        self._is_verified = False
+        footer = Footer.decode(content[-FOOTER_BYTES:]) if content else self._read_footer()
+        if footer is None:
             raise CorruptSegment("the index file has no valid footer", path=str(path))
         self.footer = footer
-        self._is_verified = False
 
-    def _verify(self, fd: int, wait: bool) -> None:
+    def _read_footer(self) -> Footer | None:
+        files = self._access.files
+        fd = files.open_read(self._path)
+        try:
+            size = files.size(fd)
+            footer = Footer.decode(files.read_at(fd, FOOTER_BYTES, max(size - FOOTER_BYTES, 0)))
+        finally:
+            files.close(fd)
+        is_whole = footer is not None and footer.body_bytes + FOOTER_BYTES == size
+        return footer if is_whole else None
+
+    def _verify(self, fd: int, wait: bool) -> bool:
         """Check what lies before the footer, once per run."""
         end = self.footer.body_bytes
         crc = 0
         for at in range(0, end, _VERIFY_BYTES):
             crc = crc32c(self._access.read(fd, at, min(_VERIFY_BYTES, end - at), wait=wait), crc)
-        if crc != self.footer.body_crc:
-            raise CorruptSegment(
-                "the index file does not match its checksum",
-                path=str(self._path),
-                hint="remove this .idx file: it is built again from its segment",
-            )
-        self._is_verified = True
+        self._is_verified = crc == self.footer.body_crc
+        return self._is_verified
 
     def _read(self, offset: int, count: int, wait: bool) -> memoryview:
-        """Bytes of the file. Raises CorruptSegment, NotInMemory, FileNotFoundError."""
-        with self._access.open_files.take(self._path, wait=wait) as fd:
-            if not self._is_verified:
-                self._verify(fd, wait)
-            data = self._access.read(fd, offset, count, wait=wait)
-        if len(data) != count:
-            raise CorruptSegment("the index file was cut short", path=str(self._path))
-        return data
+        """Bytes of the file.
+
+        Raises NotInMemory; where they are made again CorruptSegment if the segment is damaged too,
+        and FileNotFoundError if it has been trimmed.
+        """
+        if self._content is None:
+            try:
+                with self._access.open_files.take(self._path, wait=wait) as fd:
+                    if self._is_verified or self._verify(fd, wait):
+                        data = self._access.read(fd, offset, count, wait=wait)
+                        if len(data) == count:
+                            return data
+            except FileNotFoundError:
+                pass  # of a segment that has been trimmed, or somebody has removed it
+            if not wait:
+                raise NotInMemory  # to make it again is for a thread
+        content = self._content or self._mend()
+        return memoryview(content[offset : offset + count])  # not a view that keeps all of it
+
+    def _mend(self) -> bytes:
+        """Make the file again; returns its content.
+
+        It is in memory from then on: a reader may have the damaged file open, so that of this run
+        none is believed any more. The one written is for the next start.
+        """
+        with self._access.mending:
+            if self._content is None:  # no other thread has done it meanwhile
+                if self._refusal is not None:
+                    raise self._refusal.with_traceback(None)
+                try:
+                    self._content = self._made_again()
+                except CorruptSegment as error:
+                    self._refusal = error  # not to read the segment for every poll
+                    raise
+            return self._content
+
+    def _made_again(self) -> bytes:
+        files, segment = self._access.files, self._path.with_suffix(".seg")
+        content = make_index(files, segment)
+        if not content.endswith(self.footer.encode()):  # and with that all of it is as it was
+            raise CorruptSegment(
+                f"segment {segment} is damaged: it does not have the frames its index was made of",
+                path=str(segment),
+                hint="restore this file from a copy, and start again",
+            )
+        log.warning("%s was damaged or gone; it was made again from its segment", self._path)
+        try:
+            write_index(files, self._path, content)
+        except (StorageFull, OSError) as error:  # nothing rests on it: it is in memory
+            log.warning("%s could not be written: %s", self._path, error)
+        return content
 
     def _row(self, shard: int, wait: bool) -> tuple[int, int]:
         """First entry and number of entries of a shard."""

@@ -88,10 +88,7 @@ class ActiveSegment:
 
 @dataclass(slots=True)
 class SealedSegment:
-    """A segment that is only read. `size_bytes` is where its last frame ends.
-
-    `index` may be an ActiveIndex where no file could be kept.
-    """
+    """A segment that is only read. `size_bytes` is where its last frame ends."""
 
     path: Path
     first_frame: int
@@ -102,9 +99,12 @@ class SealedSegment:
     index: FrameIndex
 
     @classmethod
-    def open(cls, path: Path, access: SegmentAccess) -> SealedSegment:
-        """By its index file. Raises CorruptSegment or FileNotFoundError if that is no use."""
-        index = SealedIndex(index_path(path), access)
+    def open(cls, path: Path, access: SegmentAccess, content: bytes | None = None) -> SealedSegment:
+        """By its index file, or by the `content` of one that could not be written.
+
+        Raises CorruptSegment or FileNotFoundError if the file is no use.
+        """
+        index = SealedIndex(index_path(path), access, content)
         footer = index.footer
         if footer.first_frame != int(path.stem):
             raise CorruptSegment("the index file is another segment's", path=str(path))

@@ -23,7 +23,7 @@ import msgspec
 from headrace.core.log import format as fmt
 from headrace.core.log.access import SegmentAccess
 from headrace.core.log.files import Files
-from headrace.core.log.newborn import drop_unborn, refuse_if_empty
+from headrace.core.log.newborn import drop_unborn
 from headrace.core.log.newest import Newest
 from headrace.core.log.opening import open_sealed, segment_files
 from headrace.core.log.producers import ProducerMemory
@@ -101,10 +101,9 @@ class StreamLog:
         if not isinstance(access, SegmentAccess):
             access = SegmentAccess(access)
         self = cls(folder, access, options or StreamLogOptions())
-        if not is_new:
-            refuse_if_empty(folder)
-        paths = drop_unborn(segment_files(folder, access.files), access.files, is_new=is_new)
-        self._sealed = open_sealed(paths, access, self._writer)
+        found = segment_files(folder, access.files)
+        paths = drop_unborn(folder, found, access.files, is_new=is_new)
+        self._sealed = open_sealed(paths, access)
         if paths:
             self._open_active(paths[-1], now_ms)
         else:

@@ -16,6 +16,7 @@ from headrace.core.errors import StorageFull
 from headrace.core.log import format as fmt
 from headrace.core.log.access import SegmentAccess
 from headrace.core.log.index import FrameEntry
+from headrace.core.log.index_file import write_index
 from headrace.core.log.rendering import last_sequence_number
 from headrace.core.log.scan_notes import ProducerFrame, ScanNotes
 from headrace.core.log.segment import ActiveSegment, SealedSegment, index_path, segment_path
@@ -149,22 +150,14 @@ class SegmentWriter:
             more=written.entries,
         )
         try:
-            self.write_index(path, content)
+            write_index(self._files, index_path(path), content)
             written.sealed = SealedSegment.open(path, self._access)
             active.notes.remove()
         except StorageFull:  # or too many open files
             # the window is durable, so this must not fail it: the index stays in memory, and is
             # written when the log is opened again
             log.warning("no space for the index of %s; keeping it in memory", path.name)
-            written.sealed = SealedSegment(
-                path,
-                active.first_frame,
-                last_frame,
-                first_arrival_ms,
-                last_arrival_ms,
-                written.end,
-                active.index,
-            )
+            written.sealed = SealedSegment.open(path, self._access, content)
 
     def create(
         self, first_frame: int, snapshot: bytes, arrival_ms: int, now_ms: int
@@ -199,24 +192,6 @@ class SegmentWriter:
             raise
         segment.end = segment.synced = len(header) + len(snapshot)
         return segment
-
-    def write_index(self, segment: Path, content: bytes) -> None:
-        """Put the index file of a segment in its place, durable; leaves no other if it cannot."""
-        target = index_path(segment)
-        temporary = target.with_suffix(".idx.tmp")
-        try:
-            fd = self._files.open_append(temporary)
-            try:
-                self._files.truncate(fd, 0)
-                self._files.write_at(fd, [content], 0)
-                self._files.sync(fd)
-            finally:
-                self._files.close(fd)
-            self._files.rename(temporary, target)
-        except (StorageFull, OSError):
-            self._files.unlink(temporary)  # half of it would only take what room there is
-            raise
-        self._files.sync_dir(self._folder)
 
 
 def _producers(frame: OpenFrame, table: bytes) -> ProducerFrame | None:
