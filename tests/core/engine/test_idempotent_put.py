@@ -317,6 +317,35 @@ async def test_an_older_epoch_is_fenced_where_the_newer_one_has_not_been(tmp_pat
     await log.close()
 
 
+async def test_a_split_between_two_puts_of_one_window_forgets_neither(tmp_path: Path) -> None:
+    """The second one's mark took the place of the first one's, which alone told of the rest."""
+    store = Store(tmp_path / "log", segment_bytes=1 << 20)
+    middle = MAX_HASH_KEY // 2
+    halves = [HashKeyRange(0, middle), HashKeyRange(middle + 1, MAX_HASH_KEY)]
+    log = await store.open([HashKeyRange(0, MAX_HASH_KEY)])
+
+    def record(key: int, sequence: int) -> StampedRecord:
+        text = b64encode(b"p:%d" % sequence).decode()
+        return StampedRecord(0, 1, text, "k", key, 4, sequence)
+
+    async def put() -> None:
+        await log.append_once("p", 0, [record(middle + 1, 1)])
+        await log.append_once("p", 0, [record(middle + 1, 2)])
+
+    async def split() -> None:
+        await log.seal(halves)  # from here on until the halves are shards, the parent takes puts
+        await log.append_once("p", 0, [record(0, 3)])
+
+    await asyncio.gather(put(), split())
+    assert store.files.calls.count("sync_data") == 2, "2 and 3 shared a window"
+    await log.close()
+    log = await store.open(halves)
+    for key, sequence in ((middle + 1, 2), (0, 3)):
+        assert (await log.append_once("p", 0, [record(key, sequence)])).stored == {}
+    assert await stored(log, range(1)) == [("p", 1), ("p", 2), ("p", 3)]
+    await log.close()
+
+
 async def test_a_record_twice_in_one_request_is_stored_once(tmp_path: Path) -> None:
     store = Store(tmp_path / "log")
     log = await store.open([])

@@ -28,7 +28,7 @@ class OpenFrame:
     previous: int
     objects: list[bytes] = field(default_factory=list)  # see `rendering.Rendered`
     ends: array[int] = field(default_factory=lambda: array("I"))
-    marks: dict[tuple[int, str], ProducerMark] = field(default_factory=dict)
+    marks: dict[tuple[int, int, str], ProducerMark] = field(default_factory=dict)
 
     @property
     def records(self) -> int:
@@ -61,8 +61,12 @@ class OpenFrame:
         return self.frame_no << ORDINAL_BITS | (self.records - 1)
 
     def mark(self, piece: Piece, producer_id: str, epoch: int, sequence: int) -> None:
-        """Note the producer's last sequence; only the newest per piece is stored."""
-        self.marks[piece.start, producer_id] = ProducerMark(
+        """Note the producer's last sequence; only the newest per piece is stored.
+
+        A piece that is cut while the frame is open is another one from then on: its mark speaks of
+        the part that was cut off too. It stays, before those of its parts, as they must be applied.
+        """
+        self.marks[piece.start, piece.end, producer_id] = ProducerMark(
             piece.start, piece.end, producer_id, epoch, sequence
         )
 
