@@ -13,7 +13,7 @@ import pytest
 from headrace.core.errors import StorageFull
 from headrace.core.log import scan_notes
 from headrace.core.log.files import SystemFiles, is_no_room
-from headrace.core.testing.faulty_files import FaultyFiles, no_space
+from headrace.core.testing.faulty_files import FaultyFiles, io_error, no_space
 from headrace.core.testing.power_cut import PowerCutFiles
 from log_harness import NOTES_EVERY_BYTES, Driver, read_all
 
@@ -131,6 +131,59 @@ def test_a_full_disk_at_any_call_loses_and_doubles_nothing(
     driver.log.close()
     again = Driver(folder, SystemFiles(), segment_bytes=1500)
     assert [s.data for s in read_all(again.log, 0)] == stored
+
+
+def test_a_window_that_is_durable_is_not_refused_for_want_of_a_new_segment(tmp_path: Path) -> None:
+    """Its client was told that nothing of it was stored; after a crash it was there all the same,
+    and what had been put in its place was not."""
+    files = FaultyFiles()
+    driver = Driver(tmp_path / "log", files, segment_bytes=600)
+    stored: list[bytes] = []
+    for i in range(6):
+        files.fail_always("allocate", no_space)  # no new segment
+        files.fail_always("write_at", no_space, after=1)  # and no more than the window
+        driver.put(0, [b"%d" % i + b"x" * 300])
+        stored.append(b"%d" % i + b"x" * 300)
+        crashed = Driver(_copy(tmp_path / "log", tmp_path / f"crashed{i}"), segment_bytes=600)
+        assert [s.data for s in read_all(crashed.log, 0)] == stored
+        crashed.log.close()
+    with pytest.raises(StorageFull):
+        driver.put(0, [b"really no room"])
+    files.heal()
+    driver.put(0, [b"room"])
+    assert [s.data for s in read_all(driver.log, 0)] == [*stored, b"room"]
+    driver.log.close()
+    again = Driver(tmp_path / "log", segment_bytes=600)
+    assert [s.data for s in read_all(again.log, 0)] == [*stored, b"room"]
+    again.log.close()
+
+
+def _copy(folder: Path, target: Path) -> Path:
+    shutil.copytree(folder, target)
+    return target
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_power_cut_after_there_was_no_room_for_a_new_segment_damages_nothing(
+    tmp_path: Path, seed: int
+) -> None:
+    """The frame that took the new segment's number was not synced, and said to be durable."""
+    disk = PowerCutFiles()
+    files = FaultyFiles(disk)
+    driver = Driver(tmp_path / "log", files, segment_bytes=600)
+    stored = [b"%d" % i + b"x" * 600 for i in range(3)]
+    files.fail_always("allocate", no_space)
+    for data in stored:
+        driver.put(0, [data])
+    files.fail_always("sync_data", io_error)  # the lights go out
+    with pytest.raises(OSError, match="error"):
+        driver.put(0, [b"never acknowledged" * 50])
+    disk.leave(tmp_path / "log", tmp_path / "left", random.Random(seed))
+    again = Driver(tmp_path / "left")
+    assert [s.data for s in read_all(again.log, 0)][: len(stored)] == stored
+    again.put(0, [b"life goes on"])
+    again.log.close()
+    Driver(tmp_path / "left").log.close()
 
 
 class _FullFolders(PowerCutFiles):

@@ -28,6 +28,7 @@ def index_path(segment: Path) -> Path:
 class ActiveSegment:
     """The segment being written. `end` is where the next frame goes; `synced` <= `end`.
 
+    `owed_mark` is a MARK whose number is taken, to be written before the next frame.
     Its file is opened when it is first written to, and again after `release`.
     """
 
@@ -43,6 +44,7 @@ class ActiveSegment:
     last_arrival_ms: int = 0
     index: ActiveIndex = field(default_factory=ActiveIndex)
     open_fd: int | None = None
+    owed_mark: bytes = b""
 
     @property
     def fd(self) -> int:

@@ -224,6 +224,7 @@ class StreamLog:
             active.first_arrival_ms = active.first_arrival_ms or entry.arrival_ms
             active.last_arrival_ms = entry.arrival_ms
         active.end = active.synced = written.end
+        active.owed_mark = written.owed_mark
         self._next_visible = written.entries[-1][1].frame_no + 1
         self._newest = Newest.of(written.window, self.tail)
         if written.rolled is not None and written.sealed is not None:

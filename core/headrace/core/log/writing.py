@@ -32,6 +32,7 @@ class Written:
     window: Window
     entries: list[tuple[int, FrameEntry]]
     end: int
+    owed_mark: bytes = b""
     rolled: ActiveSegment | None = None
     sealed: SealedSegment | None = None
 
@@ -58,10 +59,10 @@ class SegmentWriter:
         """See `StreamLog.write`."""
         self.note()
         files = self._files
-        buffers: list[bytes] = []
+        buffers: list[bytes] = [active.owed_mark]
         entries: list[tuple[int, FrameEntry]] = []
         tables: list[bytes] = []
-        at = active.end
+        at = active.end + len(active.owed_mark)
         for frame in window.frames:
             producers = fmt.encode_producers(frame.marks.values())
             body = fmt.encode_body(frame.objects, frame.ends, producers)
@@ -95,6 +96,7 @@ class SegmentWriter:
             active.allocated = active.end
             raise
         files.sync_data(active.fd)
+        # From here on the window would come back after a crash: nothing may refuse it any more.
         written = Written(window, entries, at)
         if window.roll_snapshot is not None:
             self._roll(active, written, window, now_ms)
@@ -118,10 +120,11 @@ class SegmentWriter:
 
     def write_mark(self, active: ActiveSegment, frame_no: int, arrival_ms: int) -> None:
         """See `StreamLog.write_mark`."""
-        mark = _mark(frame_no, arrival_ms, active.synced)
-        active.reserve(len(mark))
-        self._files.write_at(active.fd, [mark], active.end)
-        active.end += len(mark)
+        marks = active.owed_mark + _mark(frame_no, arrival_ms, active.synced)
+        active.reserve(len(marks))
+        self._files.write_at(active.fd, [marks], active.end)
+        active.end += len(marks)
+        active.owed_mark = b""
 
     def _roll(self, active: ActiveSegment, written: Written, window: Window, now_ms: int) -> None:
         assert window.roll_snapshot is not None
@@ -130,11 +133,10 @@ class SegmentWriter:
         try:
             rolled = self.create(last_frame + 1, window.roll_snapshot, last_arrival_ms, now_ms)
         except StorageFull:
-            # not enough for a new segment: stay in this one, its numbering needs the frame
+            # Not enough for a new segment: stay in this one. The number of the snapshot's frame is
+            # taken, for puts have been numbered since; a MARK has it, synced with the next window.
             log.warning("no space for a new segment in %s; staying in the old one", self._folder)
-            mark = _mark(last_frame + 1, last_arrival_ms, written.end)
-            self._files.write_at(active.fd, [mark], written.end)
-            written.end += len(mark)
+            written.owed_mark = _mark(last_frame + 1, last_arrival_ms, written.end)
             return
         path = active.path
         self._files.truncate(active.fd, written.end)
