@@ -18,11 +18,13 @@ class _Trouble:
 
 
 class Troubles:
-    """Current troubles by key. The same key again is logged every 30 s at most, with a count."""
+    """Current troubles by key. The same key again is logged every `repeat_ms` at most, with a
+    count."""
 
-    def __init__(self, log: logging.Logger, clock: Clock) -> None:
+    def __init__(self, log: logging.Logger, clock: Clock, *, repeat_ms: int = REPEAT_MS) -> None:
         self._log = log
         self._clock = clock
+        self._repeat_ms = repeat_ms
         self._current: dict[str, _Trouble] = {}
 
     def report(self, key: str, message: str) -> None:
@@ -35,7 +37,7 @@ class Troubles:
             return
         trouble.message = message
         trouble.unlogged_count += 1
-        if now_ms - trouble.logged_ms >= REPEAT_MS:
+        if now_ms - trouble.logged_ms >= self._repeat_ms:
             self._log.warning("%s (%d more times)", message, trouble.unlogged_count)
             trouble.logged_ms = now_ms
             trouble.unlogged_count = 0

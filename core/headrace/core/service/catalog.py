@@ -26,12 +26,14 @@ from headrace.core.model.sequence import Position
 from headrace.core.model.shards import shard_id
 from headrace.core.service.caller import Caller
 from headrace.core.service.routing import Routing
+from headrace.core.troubles import Troubles
 
 log = logging.getLogger("headrace.core")
 
 OPEN_AT_ONCE = 8  # logs opened side by side at a start
 OPEN_AGAIN_MS = 1000  # until those for which there was no room are tried again, the first time
 OPEN_AGAIN_MOST_MS = 30_000  # twice as long each time, up to this: a try may read a lot, and log
+TELL_AGAIN_MS = 3_600_000  # until it is logged again that a stream cannot be rid of what expired
 
 
 def check_creation(stream: StreamState, created_ms: int | None) -> None:
@@ -71,6 +73,7 @@ class Catalog:
         self._damaged: dict[str, str] = {}
         self._waiting: dict[str, tuple[StreamState, StorageFull]] = {}  # for room to be opened in
         self._opening_again = asyncio.Lock()
+        self._unexpired = Troubles(log, clock, repeat_ms=TELL_AGAIN_MS)  # by the stream's uid
         self.on_removal: list[Callable[[str], None]] = []  # told the uid of a stream that is gone
         self.before_removal: list[Callable[[StreamState], None]] = []
         self.on_trim: list[Callable[[str], None]] = []  # told the uid of a stream with less stored
@@ -139,6 +142,10 @@ class Catalog:
             if stream.uid in why
         }
 
+    def troubles(self) -> tuple[str, ...]:
+        """What is wrong with streams that are served all the same."""
+        return self._unexpired.current()
+
     async def open(self, stream: StreamState) -> OpenStream:
         ranges = [shard.range for shard in stream.shards]
         is_new = stream.status == "CREATING"
@@ -168,6 +175,7 @@ class Catalog:
                 pass  # it is not being opened any more
         self._open.pop(stream.uid, None)
         self._damaged.pop(stream.uid, None)
+        self._unexpired.clear(stream.uid)
         await self.engine.delete_log(stream.uid)
         await self.engine.control.submit(
             RemoveStream(
@@ -274,7 +282,10 @@ class Catalog:
         return max(stream.horizon_ms, self.clock.now_ms() - stream.retention_hours * 3_600_000)
 
     async def expire(self) -> None:
-        """Remove segments that hold nothing but expired records, and shards that have none left."""
+        """Remove segments that hold nothing but expired records, and shards that have none left.
+
+        Where that fails in one stream it goes on with the others: see `troubles`.
+        """
         for stream in list(self.state.streams.streams.values()):
             opened = self._open.get(stream.uid)
             if opened is None or stream.status == "DELETING":
@@ -283,6 +294,13 @@ class Catalog:
                 gone = await self._expire_in(opened, self.horizon_ms(stream))
             except LogClosed:  # deleted meanwhile
                 continue
+            except (StorageError, OSError) as error:
+                if stream.uid in self._open:
+                    self._unexpired.report(
+                        stream.uid, f"stream {stream.name} keeps records that have expired: {error}"
+                    )
+                continue
+            self._unexpired.clear(stream.uid)
             if gone:
                 # on a full disk the next streams' segments are what is wanted; the next round
                 # drops the shards

@@ -47,7 +47,8 @@ def management_app(
 
     @app.get("/healthz")
     async def health() -> dict[str, object]:
-        """Whether it serves: streams by status, and those it refuses, by name."""
+        """Whether it serves: streams by status, those it refuses, by name; and what else is
+        wrong."""
         statuses: dict[str, int] = {}
         for stream in catalog.state.streams.streams.values():
             statuses[stream.status] = statuses.get(stream.status, 0) + 1
@@ -57,6 +58,7 @@ def management_app(
             "version": package_version(),
             "streams": statuses,
             "refused": refused,
+            "troubles": catalog.troubles(),
         }
 
     @app.get("/usage", response_class=StreamingResponse)
