@@ -20,9 +20,14 @@ SOON_S = 3 * PATIENCE_S + 5  # a bound holds once to twice its time; and some fo
 
 
 @contextlib.contextmanager
-def dialled(endpoint: str) -> Iterator[socket.socket]:
+def dialled(endpoint: str, *, receive_bytes: int | None = None) -> Iterator[socket.socket]:
+    """`receive_bytes` is about what the system keeps of answers nobody reads."""
     parts = urlsplit(endpoint)
-    with socket.create_connection((parts.hostname or "", parts.port or 0), 20) as sock:
+    with socket.socket() as sock:
+        sock.settimeout(20)
+        if receive_bytes is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        sock.connect((parts.hostname or "", parts.port or 0))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         yield sock
 

@@ -101,6 +101,47 @@ def test_answers_nobody_takes_are_counted(small: Impatient) -> None:
         assert len(heard(sock, 10)) > 4 * MIB
 
 
+def test_subscriptions_nobody_reads_are_counted(small: Impatient) -> None:
+    """Each may have a mebibyte under way for as long as it lasts, over HTTP/1.1 too."""
+    kinesis = boto3_client(small.endpoint)
+    create(kinesis, "wide")
+    for _ in range(8):  # more than the system keeps for a socket
+        kinesis.put_record(StreamName="wide", Data=b"x" * (MIB - 10), PartitionKey="k")
+    arn = kinesis.describe_stream_summary(StreamName="wide")["StreamDescriptionSummary"][
+        "StreamARN"
+    ]
+    consumers = [
+        kinesis.register_stream_consumer(StreamARN=arn, ConsumerName=f"c{n}")["Consumer"]
+        for n in range(16)
+    ]
+    kinesis.close()
+    with contextlib.ExitStack() as stack:
+        sockets = []
+        for consumer in consumers:
+            sock = stack.enter_context(dialled(small.endpoint, receive_bytes=4096))
+            sock.sendall(subscribe(consumer["ConsumerARN"]))
+            if sock.recv(12) == b"HTTP/1.1 503":
+                break
+            sockets.append(sock)
+            until(lambda: small.held_bytes > len(sockets) * MIB, "the answer is counted")
+        assert len(sockets) <= MOST_BYTES // MIB
+        before_bytes = small.held_bytes
+        heard_last = b""
+        while b'"MillisBehindLatest":0' not in heard_last:
+            heard_last = heard_last[-100:] + sockets[0].recv(MIB)
+        until(lambda: small.held_bytes < before_bytes - MIB // 2, "who reads is let off")
+    until(lambda: small.held_bytes == 0, "it is given back")
+
+
+def subscribe(consumer_arn: str) -> bytes:
+    body = b'{"ConsumerARN":"%s","ShardId":"shardId-000000000000","StartingPosition":%s}' % (
+        consumer_arn.encode(),
+        b'{"Type":"TRIM_HORIZON"}',
+    )
+    head = HEAD.replace(b"ListStreams", b"SubscribeToShard")
+    return head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
 def test_answers_nobody_takes_are_given_up(tmp_path: Path) -> None:
     """Over either protocol, the socket full, the connection kept open by the peer."""
     with impatient_server(tmp_path / "stream") as server:

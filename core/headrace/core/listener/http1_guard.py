@@ -83,6 +83,12 @@ class GuardedHttp1Protocol(HttpToolsProtocol):
         if self._watch is not None:
             self._watch.cancel()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        # No more is written before this has gone: it counts until `resume_writing`, also of an
+        # answer that goes on for minutes.
+        self._hold(self._asked_bytes, self.transport.get_write_buffer_size())
+
     def resume_writing(self) -> None:
         self._resume_count += 1
         self._hold(self._asked_bytes, 0)
