@@ -7,6 +7,7 @@ import errno
 import os
 import random
 import resource
+import shutil
 from base64 import b64encode
 from pathlib import Path
 
@@ -103,6 +104,31 @@ def _stamped(driver: Driver, sequence: int) -> None:
     assert log.window is not None
     log.window.undos.append(log.memory.remember(piece, "p", 0, sequence, numbers[0], driver.now_ms))
     frame.mark(piece, "p", 0, sequence)
+
+
+def test_a_snapshot_says_nothing_of_the_window_that_fills_while_it_is_made(
+    tmp_path: Path,
+) -> None:
+    """What it said could outlive that window, and a retry would be taken for stored."""
+    folder = tmp_path / "log"
+    driver = Driver(folder, segment_bytes=600)
+    for sequence in range(1, 20):
+        _stamped(driver, sequence)
+        window = driver.log.close_window(driver.now_ms)
+        assert window is not None
+        _stamped(driver, sequence + 100)
+        driver.log.publish(driver.log.write(window, driver.now_ms))
+        left = tmp_path / f"left{sequence}"
+        shutil.copytree(folder, left)
+        again = Driver(left)
+        known = again.log.memory.piece_of(7).producers["p"]
+        assert known.sequence == sequence == int(read_all(again.log, 0)[-1].data)
+        again.log.close()
+        open_window = driver.log.close_window(driver.now_ms)
+        assert open_window is not None
+        driver.log.fail(open_window)
+    assert len(list(folder.glob("*.seg"))) > 3
+    driver.log.close()
 
 
 def test_a_segment_that_could_not_be_begun_does_not_come_back_in_a_power_cut(

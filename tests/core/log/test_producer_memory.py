@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.core.limits import PRODUCER_SILENCE_MS
-from headrace.core.log.producers import ProducerMemory
+from headrace.core.log.producers import ProducerMemory, dump
 from headrace.core.model.hashing import MAX_HASH_KEY, HashKeyRange, uniform_ranges
 
 NOW_MS = 1_790_000_000_000
@@ -62,7 +62,7 @@ def test_the_epoch_is_the_highest_of_all_pieces() -> None:
     undo = memory.remember(pieces[2], "p", 3, 0, "6", NOW_MS)
     memory.remember(pieces[1], "q", 7, 0, "7", NOW_MS)
     again = ProducerMemory()
-    again.load(memory.dump())
+    again.load(dump(memory.copy()))
     for each in (memory, again):
         assert (each.epoch_of("p"), each.epoch_of("q")) == (3, 7)
     memory.take_back([undo])  # it was not stored after all
@@ -100,7 +100,7 @@ def test_pieces_always_tile_and_never_reach_across_a_cut(
             cuts.add(at)
             memory.add_boundaries([HashKeyRange(at * scale, MAX_HASH_KEY)])
         elif what == "dump":
-            dumped = memory.dump()
+            dumped = dump(memory.copy())
             memory = ProducerMemory()
             memory.load(dumped)
             memory.add_boundaries([HashKeyRange(cut * scale, MAX_HASH_KEY) for cut in cuts])
@@ -108,7 +108,7 @@ def test_pieces_always_tile_and_never_reach_across_a_cut(
             memory.forget_silent(NOW_MS)
         for i in (0, 1, 511, 512, 1023, *cuts):
             assert remembered(memory, i * scale) == model.get(i)
-        starts = [int(start) for start, _, _ in memory.dump()]
-        ends = [int(end) for _, end, _ in memory.dump()]
+        starts = [int(start) for start, _, _ in dump(memory.copy())]
+        ends = [int(end) for _, end, _ in dump(memory.copy())]
         assert starts == [0, *(end + 1 for end in ends[:-1])]
         assert ends[-1] == MAX_HASH_KEY

@@ -21,7 +21,7 @@ from headrace.core.model.hashing import MAX_HASH_KEY, HashKeyRange
 
 @dataclass(slots=True)
 class Remembered:
-    """The last thing a producer stored within a piece."""
+    """The last thing a producer stored within a piece. Never changed, only replaced."""
 
     epoch: int
     sequence: int
@@ -34,6 +34,25 @@ class Piece:
     start: int
     end: int
     producers: dict[str, Remembered] = field(default_factory=dict)
+
+
+# For a snapshot frame: numbers of more than 64 bits as decimal strings.
+Dump = list[tuple[str, str, list[tuple[str, int, str, str, int]]]]
+
+
+def dump(pieces: Iterable[Piece]) -> Dump:
+    """What `ProducerMemory.load` takes."""
+    return [
+        (
+            str(piece.start),
+            str(piece.end),
+            [
+                (name, r.epoch, str(r.sequence), r.sequence_number, r.seen_ms)
+                for name, r in piece.producers.items()
+            ],
+        )
+        for piece in pieces
+    ]
 
 
 @dataclass(slots=True)
@@ -146,9 +165,11 @@ class ProducerMemory:
         Pieces that are left without any are joined, but not across an end of a shard.
         """
         horizon = now_ms - PRODUCER_SILENCE_MS
+        has_forgotten = False
         for piece in self._pieces:
             for name in [n for n, r in piece.producers.items() if r.seen_ms < horizon]:
                 del piece.producers[name]
+                has_forgotten = True
         joined = self._pieces[:1]
         for piece in self._pieces[1:]:
             if not (piece.producers or joined[-1].producers or piece.start in self._edges):
@@ -157,24 +178,15 @@ class ProducerMemory:
                 joined.append(piece)
         self._pieces = joined
         self._starts = [piece.start for piece in joined]
-        self._find_epochs()
+        if has_forgotten:
+            self._find_epochs()
 
-    def dump(self) -> list[tuple[str, str, list[tuple[str, int, str, str, int]]]]:
-        """For a snapshot frame: numbers of more than 64 bits as decimal strings."""
-        return [
-            (
-                str(piece.start),
-                str(piece.end),
-                [
-                    (name, r.epoch, str(r.sequence), r.sequence_number, r.seen_ms)
-                    for name, r in piece.producers.items()
-                ],
-            )
-            for piece in self._pieces
-        ]
+    def copy(self) -> list[Piece]:
+        """The pieces as they are now, for `dump` in a thread while the memory goes on."""
+        return [Piece(piece.start, piece.end, piece.producers.copy()) for piece in self._pieces]
 
-    def load(self, dump: list[tuple[str, str, list[tuple[str, int, str, str, int]]]]) -> None:
-        """Inverse of `dump`."""
+    def load(self, dumped: Dump) -> None:
+        """Take over what was dumped."""
         self._pieces = [
             Piece(
                 int(start),
@@ -184,7 +196,7 @@ class ProducerMemory:
                     for name, epoch, sequence, number, seen_ms in rows
                 },
             )
-            for start, end, rows in dump
+            for start, end, rows in dumped
         ]
         self._starts = [piece.start for piece in self._pieces]
         self._find_epochs()

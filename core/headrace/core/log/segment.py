@@ -28,7 +28,9 @@ def index_path(segment: Path) -> Path:
 class ActiveSegment:
     """The segment being written. `end` is where the next frame goes; `synced` <= `end`.
 
-    `owed_mark` is a MARK whose number is taken, to be written before the next frame.
+    `snapshot_bytes` is what its first frame takes, the records follow. `owed_mark` is a MARK whose
+    number is taken, to be written before the next frame. There was no room for a segment after
+    this one: it goes on until `stays_until` before that is tried again.
     Its file is opened when it is first written to, and again after `release`.
     """
 
@@ -40,6 +42,8 @@ class ActiveSegment:
     end: int = 0
     synced: int = 0
     allocated: int = 0
+    snapshot_bytes: int = 0
+    stays_until: int = 0
     first_arrival_ms: int = 0
     last_arrival_ms: int = 0
     index: ActiveIndex = field(default_factory=ActiveIndex)

@@ -14,7 +14,7 @@ the end `note`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from headrace.core.log.files import Files
 from headrace.core.log.newborn import drop_unborn
 from headrace.core.log.newest import Newest
 from headrace.core.log.opening import open_sealed, segment_files
-from headrace.core.log.producers import ProducerMemory
+from headrace.core.log.producers import Dump, ProducerMemory, dump
 from headrace.core.log.recovery import cut_torn_tail, scan
 from headrace.core.log.rendering import quote_keys, render
 from headrace.core.log.scan_notes import ScanNotes, load_notes
@@ -45,7 +45,11 @@ MAX_SEGMENT_FRAMES = 1 << 18  # bounds the arrays of the active index and the sc
 
 @dataclass(frozen=True, slots=True)
 class StreamLogOptions:
-    """When a segment is sealed: at this size, or (on the next put) at this age."""
+    """When a segment is sealed: with so many bytes of records, or (on the next put) at this age.
+
+    The records are at least as much as the snapshot before them, which remembers every producer of
+    the last days and may be larger than `segment_bytes`.
+    """
 
     segment_bytes: int = DEFAULT_SEGMENT_BYTES
     segment_age_ms: int = DEFAULT_SEGMENT_AGE_MS
@@ -54,7 +58,7 @@ class StreamLogOptions:
 class _Snapshot(msgspec.Struct):
     """Body of the frame a segment begins with: what must be known without older segments."""
 
-    pieces: list[tuple[str, str, list[tuple[str, int, str, str, int]]]]
+    pieces: Dump
     last_index: dict[int, int]
 
 
@@ -128,6 +132,7 @@ class StreamLog:
         self._active = ActiveSegment(
             path=path, files=self._files, notes=notes, first_frame=first, created_ms=now_ms,
             end=found.end, synced=found.records_end, allocated=found.end,
+            snapshot_bytes=fmt.HEADER_BYTES + len(found.snapshot),
             first_arrival_ms=found.first_arrival_ms, last_arrival_ms=found.last_arrival_ms,
             index=found.index,
         )  # fmt: skip
@@ -203,18 +208,23 @@ class StreamLog:
             return None
         self._window = None
         window.close()
-        active = self._active
-        if (
-            active.end + window.stored_bytes >= self._options.segment_bytes
-            or active.index.frames >= MAX_SEGMENT_FRAMES
-            or (active.index.frames and now_ms - active.created_ms >= self._options.segment_age_ms)
-        ):
+        if self._is_last(window, now_ms):
             # The memory is now exactly what the frames up to this window say. A snapshot that
             # held more could outlive those frames in a crash, and their records with it.
             self.memory.forget_silent(now_ms)
-            window.roll_snapshot = self._snapshot()
+            window.roll_snapshot = self._snapshot_maker()
             self._next_frame += 1  # the snapshot's own
         return window
+
+    def _is_last(self, window: Window, now_ms: int) -> bool:
+        """Whether a new segment is to begin after a window."""
+        active, options = self._active, self._options
+        end = active.end + window.stored_bytes
+        return end >= active.stays_until and (
+            end - active.snapshot_bytes >= max(options.segment_bytes, active.snapshot_bytes)
+            or active.index.frames >= MAX_SEGMENT_FRAMES
+            or (active.index.frames > 0 and now_ms - active.created_ms >= options.segment_age_ms)
+        )
 
     def publish(self, written: Written) -> None:
         """Let readers see what was written."""
@@ -225,6 +235,7 @@ class StreamLog:
             active.last_arrival_ms = entry.arrival_ms
         active.end = active.synced = written.end
         active.owed_mark = written.owed_mark
+        active.stays_until = max(active.stays_until, written.stays_until)
         self._next_visible = written.entries[-1][1].frame_no + 1
         self._newest = Newest.of(written.window, self.tail)
         if written.rolled is not None and written.sealed is not None:
@@ -277,7 +288,13 @@ class StreamLog:
         self._newest = None
 
     def _snapshot(self) -> bytes:
-        return msgspec.msgpack.encode(_Snapshot(self.memory.dump(), self._last_index))
+        return self._snapshot_maker()()
+
+    def _snapshot_maker(self) -> Callable[[], bytes]:
+        """Makes the body of a snapshot of this moment, later and in any thread: with a million
+        remembered sequences that takes half a second."""
+        pieces, last_index = self.memory.copy(), self._last_index.copy()
+        return lambda: msgspec.msgpack.encode(_Snapshot(dump(pieces), last_index))
 
     # -- reading -------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ in order.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from headrace.core.log.format import HEADER_BYTES, ProducerMark
@@ -79,7 +80,7 @@ class Window:
     frames: list[OpenFrame] = field(default_factory=list)
     by_shard: dict[int, OpenFrame] = field(default_factory=dict)
     undos: list[Undo] = field(default_factory=list)
-    roll_snapshot: bytes | None = None  # set when a new segment begins after this window
+    roll_snapshot: Callable[[], bytes] | None = None  # set when a new segment begins after it
     stored_bytes: int = field(init=False)  # there once it is closed
 
     def close(self) -> None:

@@ -33,6 +33,7 @@ class Written:
     entries: list[tuple[int, FrameEntry]]
     end: int
     owed_mark: bytes = b""
+    stays_until: int = 0
     rolled: ActiveSegment | None = None
     sealed: SealedSegment | None = None
 
@@ -128,15 +129,17 @@ class SegmentWriter:
 
     def _roll(self, active: ActiveSegment, written: Written, window: Window, now_ms: int) -> None:
         assert window.roll_snapshot is not None
+        snapshot = window.roll_snapshot()
         last_frame = window.frames[-1].frame_no
         last_arrival_ms = window.frames[-1].arrival_ms
         try:
-            rolled = self.create(last_frame + 1, window.roll_snapshot, last_arrival_ms, now_ms)
+            rolled = self.create(last_frame + 1, snapshot, last_arrival_ms, now_ms)
         except StorageFull:
             # Not enough for a new segment: stay in this one. The number of the snapshot's frame is
             # taken, for puts have been numbered since; a MARK has it, synced with the next window.
             log.warning("no space for a new segment in %s; staying in the old one", self._folder)
             written.owed_mark = _mark(last_frame + 1, last_arrival_ms, written.end)
+            written.stays_until = written.end + len(snapshot)  # not to make one for every put
             return
         path = active.path
         self._files.truncate(active.fd, written.end)
@@ -192,7 +195,7 @@ class SegmentWriter:
             # a name that a power cut brings back would look as if frames before it were lost
             self._files.sync_dir(self._folder)
             raise
-        segment.end = segment.synced = len(header) + len(snapshot)
+        segment.end = segment.synced = segment.snapshot_bytes = len(header) + len(snapshot)
         return segment
 
 
