@@ -36,6 +36,7 @@ from headrace.core.service.call_rates import CallRates
 from headrace.core.service.capacity import Capacity
 from headrace.core.service.catalog import Catalog
 from headrace.core.service.consumers import ConsumerService
+from headrace.core.service.expiry import Expiry
 from headrace.core.service.metering import Metering, MeteringOptions
 from headrace.core.service.on_demand import OnDemandScaler
 from headrace.core.service.streams import StreamService
@@ -214,10 +215,11 @@ class Server:
         return management_app(self._catalog, self._metered, authenticator)
 
     async def _trim(self) -> None:
+        expiry = Expiry(self._catalog)
         while True:
             await self._clock.sleep_ms(TRIM_INTERVAL_MS)
             try:
-                await self._catalog.expire()
+                await expiry.run()
             except (OSError, HeadraceError) as error:
                 log.error("expired segments could not be removed: %s", error)
 

@@ -91,7 +91,7 @@ async def test_a_segment_that_cannot_be_removed_keeps_no_other_stream_full(
         assert set(segments(at["b"])).isdisjoint(before["b"][:-1])
 
 
-async def test_a_damaged_index_keeps_no_other_stream_full(tmp_path: Path) -> None:
+async def test_a_damaged_segment_keeps_no_other_stream_full(tmp_path: Path) -> None:
     """It is looked into for whether a shard that is closed has anything left."""
     clock, data = ManualClock(), tmp_path / "s"
     async with (
@@ -107,16 +107,17 @@ async def test_a_damaged_index_keeps_no_other_stream_full(tmp_path: Path) -> Non
         for name in "ab":
             await fill(client, name)
         at = folders(server, data)
-        for path in at["a"].glob("*.idx"):
-            content = bytearray(path.read_bytes())
-            content[4] ^= 1
-            path.write_bytes(content)
+        for index in at["a"].glob("*.idx"):
+            for path, byte in ((index, 4), (index.with_suffix(".seg"), 200)):
+                content = bytearray(path.read_bytes())
+                content[byte] ^= 1
+                path.write_bytes(content)
         await clock.advance(15 * HOUR_MS)
         async with asyncio.timeout(20):
             while len(await client.list_shards("b")) == 3:
                 await clock.advance(60_000)
         (trouble,) = await troubles(server)
-        assert "stream a" in trouble and "checksum" in trouble
+        assert "stream a" in trouble and "damaged" in trouble
         assert len(await client.list_shards("a")) == 3
         await client.call("DeleteStream", {"StreamName": "a"})
         async with asyncio.timeout(20):

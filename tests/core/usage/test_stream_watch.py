@@ -19,6 +19,7 @@ from headrace.core.model.records import PutEntry
 from headrace.core.model.usage import HOUR_MS, StreamCounts, UsageBatch, merge
 from headrace.core.part import StreamTarget
 from headrace.core.server import Server
+from headrace.core.service.expiry import Expiry
 from headrace.core.service.stream_watch import StreamWatch
 from headrace.core.testing.faulty_files import FaultyFiles, no_space
 from headrace.core.testing.manual_clock import ManualClock
@@ -201,7 +202,7 @@ async def test_a_stream_that_was_trimmed_is_looked_at(
         with looks(monkeypatch, server) as looked:
             server._metering.tick()
             assert looked == []
-            await server._catalog.expire()
+            await Expiry(server._catalog).run()
             server._metering.tick()
             assert looked == ["a"]
 

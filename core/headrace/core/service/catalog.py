@@ -6,7 +6,6 @@ Every operation goes through here; nobody else opens or deletes a log.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,8 +18,8 @@ from headrace.core.control.stream_state import (
     not_found,
     stream_key,
 )
-from headrace.core.control.streams import DropShards, RemoveStream
-from headrace.core.engine.seam import Engine, LogClosed, ShardLog
+from headrace.core.control.streams import RemoveStream
+from headrace.core.engine.seam import Engine, ShardLog
 from headrace.core.errors import InternalFailure, InvalidArgument, StorageError, StorageFull
 from headrace.core.model.sequence import Position
 from headrace.core.model.shards import shard_id
@@ -33,7 +32,7 @@ log = logging.getLogger("headrace.core")
 OPEN_AT_ONCE = 8  # logs opened side by side at a start
 OPEN_AGAIN_MS = 1000  # until those for which there was no room are tried again, the first time
 OPEN_AGAIN_MOST_MS = 30_000  # twice as long each time, up to this: a try may read a lot, and log
-TELL_AGAIN_MS = 3_600_000  # until it is logged again that a stream cannot be rid of what expired
+TELL_AGAIN_MS = 3_600_000  # until it is logged again that the same is wrong with a stream
 
 
 def check_creation(stream: StreamState, created_ms: int | None) -> None:
@@ -73,7 +72,8 @@ class Catalog:
         self._damaged: dict[str, str] = {}
         self._waiting: dict[str, tuple[StreamState, StorageFull]] = {}  # for room to be opened in
         self._opening_again = asyncio.Lock()
-        self._unexpired = Troubles(log, clock, repeat_ms=TELL_AGAIN_MS)  # by the stream's uid
+        self.troubles = Troubles(log, clock, repeat_ms=TELL_AGAIN_MS)
+        """What is wrong with streams that are served all the same, by their uids."""
         self.on_removal: list[Callable[[str], None]] = []  # told the uid of a stream that is gone
         self.before_removal: list[Callable[[StreamState], None]] = []
         self.on_trim: list[Callable[[str], None]] = []  # told the uid of a stream with less stored
@@ -142,10 +142,6 @@ class Catalog:
             if stream.uid in why
         }
 
-    def troubles(self) -> tuple[str, ...]:
-        """What is wrong with streams that are served all the same."""
-        return self._unexpired.current()
-
     async def open(self, stream: StreamState) -> OpenStream:
         ranges = [shard.range for shard in stream.shards]
         is_new = stream.status == "CREATING"
@@ -175,7 +171,7 @@ class Catalog:
                 pass  # it is not being opened any more
         self._open.pop(stream.uid, None)
         self._damaged.pop(stream.uid, None)
-        self._unexpired.clear(stream.uid)
+        self.troubles.clear(stream.uid)
         await self.engine.delete_log(stream.uid)
         await self.engine.control.submit(
             RemoveStream(
@@ -280,52 +276,3 @@ class Catalog:
     def horizon_ms(self, stream: StreamState) -> int:
         """Records that arrived before this have expired."""
         return max(stream.horizon_ms, self.clock.now_ms() - stream.retention_hours * 3_600_000)
-
-    async def expire(self) -> None:
-        """Remove segments that hold nothing but expired records, and shards that have none left.
-
-        Where that fails in one stream it goes on with the others: see `troubles`.
-        """
-        for stream in list(self.state.streams.streams.values()):
-            opened = self._open.get(stream.uid)
-            if opened is None or stream.status == "DELETING":
-                continue
-            try:
-                gone = await self._expire_in(opened, self.horizon_ms(stream))
-            except LogClosed:  # deleted meanwhile
-                continue
-            except (StorageError, OSError) as error:
-                if stream.uid in self._open:
-                    self._unexpired.report(
-                        stream.uid, f"stream {stream.name} keeps records that have expired: {error}"
-                    )
-                continue
-            self._unexpired.clear(stream.uid)
-            if gone:
-                # on a full disk the next streams' segments are what is wanted; the next round
-                # drops the shards
-                with contextlib.suppress(StorageFull):
-                    await self.engine.control.submit(
-                        DropShards(
-                            account=stream.account,
-                            region=stream.region,
-                            name=stream.name,
-                            uid=stream.uid,
-                            shards=gone,
-                        )
-                    )
-
-    async def _expire_in(self, opened: OpenStream, horizon_ms: int) -> list[int]:
-        """Trim a log; returns the shards that have nothing left."""
-        if await opened.log.trim(horizon_ms):
-            for tell in self.on_trim:
-                tell(opened.stream.uid)
-        return [
-            shard.number
-            for shard in tuple(opened.stream.shards)
-            if shard.closed_s is not None
-            and (shard.closed_s + 1) * 1000 <= horizon_ms
-            and shard.number not in opened.closing
-            # a put may have come in later than the second in which the shard is said to close
-            and await opened.log.find_time(shard.number, horizon_ms) >= opened.log.tail
-        ]

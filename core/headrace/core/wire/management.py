@@ -58,7 +58,7 @@ def management_app(
             "version": package_version(),
             "streams": statuses,
             "refused": refused,
-            "troubles": catalog.troubles(),
+            "troubles": catalog.troubles.current(),
         }
 
     @app.get("/usage", response_class=StreamingResponse)
