@@ -60,6 +60,22 @@ def test_snapshots_take_no_more_than_what_is_put(tmp_path: Path) -> None:
     again.log.close()
 
 
+def test_one_that_could_not_be_read_again_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "log"
+    driver = Driver(folder, segment_bytes=SEGMENT_BYTES)
+    monkeypatch.setattr(fmt, "MAX_BODY_BYTES", 3000)
+    remember_many(driver)
+    for n in range(30):
+        driver.put(0, [b"%d" % n])
+    driver.log.close()
+    again = Driver(folder, segment_bytes=SEGMENT_BYTES)
+    assert len(again.log.memory.piece_of(7).producers) == PRODUCERS
+    assert len(read_all(again.log, 0)) == PRODUCERS + 30
+    again.log.close()
+
+
 def test_a_full_disk_does_not_have_one_made_for_every_put(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -132,12 +132,18 @@ class SegmentWriter:
         snapshot = window.roll_snapshot()
         last_frame = window.frames[-1].frame_no
         last_arrival_ms = window.frames[-1].arrival_ms
+        rolled, why = None, "no space"
         try:
-            rolled = self.create(last_frame + 1, snapshot, last_arrival_ms, now_ms)
+            if len(snapshot) > fmt.MAX_BODY_BYTES:  # a start would take it for damage
+                why = "too many producers to be remembered"
+            else:
+                rolled = self.create(last_frame + 1, snapshot, last_arrival_ms, now_ms)
         except StorageFull:
-            # Not enough for a new segment: stay in this one. The number of the snapshot's frame is
-            # taken, for puts have been numbered since; a MARK has it, synced with the next window.
-            log.warning("no space for a new segment in %s; staying in the old one", self._folder)
+            pass
+        if rolled is None:
+            # Stay in this one. The number of the snapshot's frame is taken, for puts have been
+            # numbered since; a MARK has it, synced with the next window.
+            log.warning("%s for a new segment in %s; staying in the old one", why, self._folder)
             written.owed_mark = _mark(last_frame + 1, last_arrival_ms, written.end)
             written.stays_until = written.end + len(snapshot)  # not to make one for every put
             return
