@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,17 @@ import pytest
 
 from api_support import ACCOUNT, Raw, boto3_client, create, refused, reply_is, server_here
 from headrace.core.client import StreamClient
-from headrace.core.errors import ResourceInUse, ResourceNotFound, ServiceError
+from headrace.core.errors import (
+    InternalFailure,
+    ResourceInUse,
+    ResourceNotFound,
+    ServiceError,
+    StorageFull,
+)
+from headrace.core.log.files import SystemFiles
 from headrace.core.model.records import PutEntry
 from headrace.core.part import StreamTarget
+from headrace.core.testing.manual_clock import ManualClock
 from headrace.core.testing.server_process import ServerProcess
 
 # Serialization and validation
@@ -189,3 +198,57 @@ def test_a_crash_while_a_stream_that_was_changing_is_deleted(tmp_path: Path) -> 
         process.start()
         assert kinesis.list_streams()["StreamNames"] == []
         kinesis.close()
+
+
+class _FailingFiles(SystemFiles):
+    """`refuse` is raised by so many syncs of the folder of streams."""
+
+    refuse: Exception | None = None
+    refusals = 0
+    synced = 0
+
+    def sync_dir(self, path: Path) -> None:
+        if path.name == "streams":
+            if self.refusals:
+                self.refusals -= 1
+                assert self.refuse is not None
+                raise self.refuse
+            self.synced += 1
+        super().sync_dir(path)
+
+
+async def test_what_is_forgotten_does_not_come_back_with_the_power(tmp_path: Path) -> None:
+    """The first try renamed the folder, and could not sync that: the second must."""
+    files, clock = _FailingFiles(), ManualClock()
+    async with (
+        server_here(tmp_path / "s", clock, files=files) as server,
+        StreamClient(StreamTarget(endpoint=server.endpoint)) as client,
+    ):
+        await client.call("CreateStream", {"StreamName": "s", "ShardCount": 1})
+        files.refuse, files.refusals = StorageFull("too many files are open"), 1
+        before = files.synced
+        await client.call("DeleteStream", {"StreamName": "s"})
+        assert files.synced == before
+        async with asyncio.timeout(20):
+            while (await client.call("ListStreams", {}))["StreamNames"]:
+                await clock.advance(1000)
+        assert files.synced > before
+
+
+async def test_a_stream_that_could_neither_be_made_nor_undone_goes_in_the_end(
+    tmp_path: Path,
+) -> None:
+    files, clock = _FailingFiles(), ManualClock()
+    async with (
+        server_here(tmp_path / "s", clock, files=files) as server,
+        StreamClient(StreamTarget(endpoint=server.endpoint)) as client,
+    ):
+        files.refuse, files.refusals = OSError(errno.EIO, "Input/output error"), 3
+        with pytest.raises(InternalFailure):
+            await client.call("CreateStream", {"StreamName": "s", "ShardCount": 1})
+        async with asyncio.timeout(20):
+            while (await client.call("ListStreams", {}))["StreamNames"]:
+                await clock.advance(1000)
+        assert not files.refusals
+        await client.call("CreateStream", {"StreamName": "s", "ShardCount": 1})
+        await client.wait_active("s")

@@ -41,6 +41,18 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+def control_log_of(data: Path) -> dict[str, bytes]:
+    """Its files, while no server runs."""
+    return {name: (data / name).read_bytes() for name in CONTROL if (data / name).exists()}
+
+
+def put_back(data: Path, control_log: dict[str, bytes]) -> None:
+    for name in CONTROL:
+        (data / name).unlink(missing_ok=True)
+    for name, content in control_log.items():
+        (data / name).write_bytes(content)
+
+
 def assert_all_there(data: Path) -> None:
     with serving(data) as kinesis:
         for name in STREAMS:
@@ -90,16 +102,11 @@ def test_a_control_log_that_does_not_know_the_streams_is_refused(
 def test_so_is_one_that_was_put_back_from_before_a_stream_was_made(
     data: Path, tmp_path: Path
 ) -> None:
-    with ServerProcess(data) as process:
-        process.stop()
-    older = {name: (data / name).read_bytes() for name in CONTROL if (data / name).exists()}
+    older = control_log_of(data)
     with serving(data) as kinesis:
         create(kinesis, "later")
         kinesis.put_record(StreamName="later", Data=b"x", PartitionKey="k")
-    for name in CONTROL:
-        (data / name).unlink(missing_ok=True)
-    for name, content in older.items():
-        (data / name).write_bytes(content)
+    put_back(data, older)
     with pytest.raises(RuntimeError, match="has records of a stream that") as caught:
         ServerProcess(data).start()
     # as it says: without that stream it goes on
@@ -111,25 +118,18 @@ def test_so_is_one_that_was_put_back_from_before_a_stream_was_made(
 def test_a_stream_with_records_of_shards_that_the_control_log_does_not_know_is_refused(
     data: Path,
 ) -> None:
-    with ServerProcess(data) as process:
-        process.stop()
-    older = (data / "control.sqlite").read_bytes()
+    older = control_log_of(data)
     with serving(data) as kinesis:
         half = str(2**127)
         kinesis.split_shard(StreamName="b", ShardToSplit="shardId-0", NewStartingHashKey=half)
         kinesis.put_record(StreamName="b", Data=b"child", PartitionKey="k")
-    newer = {name: (data / name).read_bytes() for name in CONTROL if (data / name).exists()}
-    for name in newer:
-        (data / name).unlink()
-    (data / "control.sqlite").write_bytes(older)
+    newer = control_log_of(data)
+    put_back(data, older)
     with serving(data) as kinesis:
         with refused("InternalFailure"):
             kinesis.put_record(StreamName="b", Data=b"lost to all readers", PartitionKey="k")
         assert [r["Data"] for r in read_shard(kinesis, "a")] == [b"a"]
-    for name in CONTROL:
-        (data / name).unlink(missing_ok=True)
-    for name, content in newer.items():
-        (data / name).write_bytes(content)
+    put_back(data, newer)
     with serving(data) as kinesis:
         found = [r["Data"] for shard in range(3) for r in read_shard(kinesis, "b", shard)]
         assert found == [b"b", b"child"]

@@ -185,6 +185,10 @@ async def test_every_changed_bit_of_what_is_stored_is_refused_by_name(
     again = open_log(path)
     assert msgspec.json.encode(again.state) == state
     await again.close()
+    for strange in (None, "text", 7):
+        change(path, "UPDATE commands SET body = ? WHERE n = 15", strange)
+        with pytest.raises(StorageError, match="command 15 is not what was written"):
+            open_log(path)
     change(path, "DELETE FROM commands WHERE n = 13")
     with pytest.raises(StorageError, match="command 13 is missing"):
         open_log(path)
@@ -206,6 +210,16 @@ async def test_one_without_checksums_is_given_them(
         await again.submit(RemoveStream(account="1", region="r", name="more", uid="more"))
         state = msgspec.json.encode(again.state)
         await again.close()
+
+
+async def test_one_that_an_older_version_had_only_begun(tmp_path: Path) -> None:
+    path = tmp_path / "control.sqlite"
+    change(path, "CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB)")
+    change(path, "CREATE TABLE commands (n INTEGER PRIMARY KEY, body BLOB)")
+    state = await filled(path)
+    again = open_log(path)
+    assert msgspec.json.encode(again.state) == state
+    await again.close()
 
 
 def start_child(script: str, path: Path) -> subprocess.Popen[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import threading
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from crc32c import crc32c
 
 from headrace.core.errors import CorruptSegment
 from headrace.core.log.access import SegmentAccess
-from headrace.core.log.files import NotInMemory
+from headrace.core.log.files import NotInMemory, SystemFiles
 from headrace.core.log.format import MAGIC_BYTES
 from headrace.core.log.stream_log import StreamLog
 from headrace.core.model.sequence import BEGINNING
@@ -288,4 +289,66 @@ def test_a_segment_that_was_trimmed_is_not_taken_for_one_without_an_index(
         snapshot.read(0, BEGINNING, max_records=1, max_bytes=1 << 20)
     assert not caplog.text
     assert not first.path.with_suffix(".idx").exists()
+    driver.log.close()
+
+
+class _BadSectors(SystemFiles):
+    """No index file can be read while `are_bad`, and `kept` keeps its length."""
+
+    def __init__(self, kept: Path | None = None) -> None:
+        self.are_bad = kept is None
+        self._kept = kept
+        self._paths: dict[int, Path] = {}
+        self._replaced: set[Path] = set()  # elsewhere on the disk
+
+    def rename(self, source: Path, target: Path) -> None:
+        super().rename(source, target)
+        self._replaced.add(target)
+
+    def open_read(self, path: Path) -> int:
+        fd = super().open_read(path)
+        self._paths[fd] = path
+        return fd
+
+    def open_append(self, path: Path) -> int:
+        fd = super().open_append(path)
+        self._paths[fd] = path
+        return fd
+
+    def _check(self, fd: int) -> None:
+        path = self._paths[fd]
+        if self.are_bad and path.suffix == ".idx" and path not in self._replaced:
+            raise io_error()
+
+    def read_at(self, fd: int, count: int, offset: int) -> bytes:
+        self._check(fd)
+        return super().read_at(fd, count, offset)
+
+    def read_into(self, fd: int, buffer: memoryview, offset: int, *, wait: bool) -> int:
+        self._check(fd)
+        return super().read_into(fd, buffer, offset, wait=wait)
+
+    def truncate(self, fd: int, size: int) -> None:
+        if self._paths[fd] == self._kept:
+            raise io_error()
+        super().truncate(fd, size)
+
+
+@pytest.mark.parametrize("when", ["at a start", "later"])
+def test_one_that_cannot_be_read(tmp_path: Path, when: str) -> None:
+    data = _filled(tmp_path / "log")
+    files = _BadSectors()
+    files.are_bad = when == "at a start"
+    driver = Driver(tmp_path / "log", files, segment_bytes=SEGMENT_BYTES)
+    files.are_bad = True
+    assert [record.data for record in read_all(driver.log, 0)] == data
+    driver.log.close()
+
+
+def test_a_reserve_that_cannot_be_given_back(tmp_path: Path) -> None:
+    data = _filled(tmp_path / "log")
+    first = min((tmp_path / "log").glob("*.seg"))
+    os.truncate(first, first.stat().st_size + 4096)
+    driver = Driver(tmp_path / "log", _BadSectors(first), segment_bytes=SEGMENT_BYTES)
+    assert [record.data for record in read_all(driver.log, 0)] == data
     driver.log.close()

@@ -12,6 +12,7 @@ from headrace.core.errors import CorruptSegment
 from headrace.core.log import scan_notes
 from headrace.core.log.files import SystemFiles
 from headrace.core.log.stream_log import StreamLog
+from headrace.core.testing.faulty_files import FaultyFiles, no_space
 from log_harness import START_MS, Driver, Stored, read_all
 
 
@@ -137,3 +138,27 @@ def test_the_segment_being_written_is_not_made_anew_when_it_was_removed(tmp_path
     log = reopened(folder)
     assert [record.data for record in read_all(log, 0)] == [b"x"]
     log.close()
+
+
+def test_the_last_segment_after_there_was_no_room_for_an_index(tmp_path: Path) -> None:
+    """It is made up for as soon as there is, for it says that there was a segment after it."""
+    folder, files = tmp_path / "log", FaultyFiles()
+    driver = Driver(folder, files, segment_bytes=600)
+    files.fail_always("rename", no_space)
+    driver.put(0, [bytes(700)])
+    assert not list(folder.glob("*.idx"))
+    files.heal()
+    driver.put(0, [b"x"])
+    driver.log.write_mark()  # as soon as nobody waits
+    assert len(list(folder.glob("*.idx"))) == 1
+    assert [record.data for record in read_all(driver.log, 0)] == [bytes(700), b"x"]
+    segments(folder)[-1].unlink()
+    assert_refused(folder)
+
+
+def test_a_segment_under_the_name_of_another(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    Driver(folder).log.close()
+    (segment,) = segments(folder)
+    segment.rename(folder / f"{7:020d}.seg")
+    assert_refused(folder)

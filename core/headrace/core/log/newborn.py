@@ -51,6 +51,8 @@ def _has_beginning(path: Path, files: Files) -> bool:
         if header is not None and header.flags & FLAG_SNAPSHOT:
             body = files.read_at(fd, header.body_bytes, HEADER_BYTES)
             if body_is_valid(header, body):
+                if header.frame_no != int(path.stem):
+                    raise _lost(f"the beginning of {path}, which has another segment's,", path)
                 return True
         return scan(files, fd, path, int(path.stem)).snapshot is not None
     finally:

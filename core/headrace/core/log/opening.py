@@ -10,7 +10,7 @@ from pathlib import Path
 
 from headrace.core.errors import CorruptSegment, StorageFull
 from headrace.core.log.access import SegmentAccess
-from headrace.core.log.files import Files, is_no_room
+from headrace.core.log.files import Files
 from headrace.core.log.index_file import make_index, write_index
 from headrace.core.log.recovery import cut_reserved
 from headrace.core.log.segment import SealedSegment, index_path
@@ -78,6 +78,13 @@ def _cut_reserved(sealed: SealedSegment, files: Files) -> None:
     size = sealed.path.stat().st_size
     if size <= sealed.size_bytes:
         return
+    try:
+        _cut(sealed, size, files)
+    except (StorageFull, OSError) as error:  # it is only room
+        log.warning("what is reserved behind %s could not be given back: %s", sealed.path, error)
+
+
+def _cut(sealed: SealedSegment, size: int, files: Files) -> None:
     fd = files.open_append(sealed.path)
     try:
         if not cut_reserved(files, fd, sealed.size_bytes):
@@ -92,15 +99,13 @@ def _cut_reserved(sealed: SealedSegment, files: Files) -> None:
 def _open(path: Path, access: SegmentAccess) -> SealedSegment:
     try:
         return SealedSegment.open(path, access)
-    except (FileNotFoundError, CorruptSegment):
+    except (OSError, CorruptSegment):
         log.warning("building the index of %s again from the segment", path.name)
     content = make_index(access.files, path)
     try:
         write_index(access.files, index_path(path), content)
     except (StorageFull, OSError) as error:
         # even of a sync that failed: nothing rests on an index that is not used
-        if not is_no_room(error):
-            raise
-        log.warning("no space for the index of %s; keeping it in memory", path.name)
+        log.warning("keeping the index of %s in memory: %s", path.name, error)
         return SealedSegment.open(path, access, content)
     return SealedSegment.open(path, access)

@@ -77,8 +77,8 @@ class SealedIndex:
                         data = self._access.read(fd, offset, count, wait=wait)
                         if len(data) == count:
                             return data
-            except FileNotFoundError:
-                pass  # of a segment that has been trimmed, or somebody has removed it
+            except OSError:
+                pass  # trimmed with its segment, removed by somebody, or the disk fails there
             if not wait:
                 raise NotInMemory  # to make it again is for a thread
         content = self._content or self._mend()

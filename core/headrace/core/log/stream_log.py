@@ -128,7 +128,7 @@ class StreamLog:
             self._files.close(fd)
         if not found.is_vouched_for:
             self._files.sync_dir(self._folder)  # its name may be on its way only, too
-        assert found.snapshot is not None, "`drop_unborn` has seen to that"
+        assert found.snapshot is not None, "drop_unborn has seen to that"
         self._active = ActiveSegment(
             path=path, files=self._files, notes=notes, first_frame=first, created_ms=now_ms,
             end=found.end, synced=found.records_end, allocated=found.end,

@@ -7,6 +7,7 @@ readers see belong to `StreamLog`.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import NamedTuple
 from headrace.core.errors import StorageFull
 from headrace.core.log import format as fmt
 from headrace.core.log.access import SegmentAccess
+from headrace.core.log.files import is_no_room
 from headrace.core.log.index import FrameEntry
 from headrace.core.log.index_file import write_index
 from headrace.core.log.rendering import last_sequence_number
@@ -55,10 +57,13 @@ class SegmentWriter:
         self._access = access
         self._files = access.files
         self._unnoted: _Unnoted | None = None
+        self._owes_names = False  # the folder is to be synced before anything more is durable
+        self._owed_indexes: list[tuple[Path, bytes]] = []
 
     def write(self, active: ActiveSegment, window: Window, now_ms: int) -> Written:
         """See `StreamLog.write`."""
         self.note()
+        self._settle_names()
         files = self._files
         buffers: list[bytes] = [active.owed_mark]
         entries: list[tuple[int, FrameEntry]] = []
@@ -121,6 +126,8 @@ class SegmentWriter:
 
     def write_mark(self, active: ActiveSegment, frame_no: int, arrival_ms: int) -> None:
         """See `StreamLog.write_mark`."""
+        self._settle_names()
+        self._write_owed_indexes()
         marks = active.owed_mark + _mark(frame_no, arrival_ms, active.synced)
         active.reserve(len(marks))
         self._files.write_at(active.fd, [marks], active.end)
@@ -160,15 +167,35 @@ class SegmentWriter:
             end=written.end,
             more=written.entries,
         )
-        try:
-            write_index(self._files, index_path(path), content)
-            written.sealed = SealedSegment.open(path, self._access)
-            active.notes.remove()
-        except StorageFull:  # or too many open files
-            # the window is durable, so this must not fail it: the index stays in memory, and is
-            # written when the log is opened again
+        # The window is durable, so this must not fail it: without room, or with too many open
+        # files, the index stays in memory until it can be written.
+        self._owed_indexes.append((path, content))
+        self._write_owed_indexes()
+        if self._owed_indexes:
             log.warning("no space for the index of %s; keeping it in memory", path.name)
             written.sealed = SealedSegment.open(path, self._access, content)
+        else:
+            written.sealed = SealedSegment.open(path, self._access)
+            active.notes.remove()
+
+    def _write_owed_indexes(self) -> None:
+        """As far as there is room."""
+        while self._owed_indexes:
+            path, content = self._owed_indexes[0]
+            if path.exists():  # not trimmed meanwhile
+                try:
+                    write_index(self._files, index_path(path), content)
+                except (StorageFull, OSError) as error:
+                    if not is_no_room(error):
+                        raise
+                    return
+            self._owed_indexes.pop(0)
+
+    def _settle_names(self) -> None:
+        """Raises StorageFull while it cannot be said which files the folder has."""
+        if self._owes_names:
+            self._files.sync_dir(self._folder)
+            self._owes_names = False
 
     def create(
         self, first_frame: int, snapshot: bytes, arrival_ms: int, now_ms: int
@@ -199,7 +226,9 @@ class SegmentWriter:
             self._files.close(fd)
             self._files.unlink(path)
             # a name that a power cut brings back would look as if frames before it were lost
-            self._files.sync_dir(self._folder)
+            self._owes_names = True
+            with contextlib.suppress(StorageFull):
+                self._settle_names()
             raise
         segment.end = segment.synced = segment.snapshot_bytes = len(header) + len(snapshot)
         return segment

@@ -115,7 +115,11 @@ class StreamService:
     async def _undo(self, stream: StreamState) -> None:
         """Forget a stream that has no log; on a full disk as soon as there is room."""
         # nobody has read it: leases under its name are on somebody else's stream
-        await self.transitions.now_or_later(lambda: self._catalog.remove(stream, with_leases=False))
+        step = partial(self._catalog.remove, stream, with_leases=False)
+        try:
+            await self.transitions.now_or_later(step)
+        except (HeadraceError, OSError):  # what is told is why there is no log
+            self.transitions.eventually(step)
 
     async def resume(self) -> None:
         """At start: what a crash left CREATING or UPDATING becomes ACTIVE, DELETING goes."""
@@ -126,15 +130,15 @@ class StreamService:
                 with contextlib.suppress(InternalFailure):  # a log that is damaged: not served
                     await self.transitions.now_or_later(partial(self.updates.finish, stream))
             elif stream.status == "CREATING":
-                with contextlib.suppress(InternalFailure):
-                    await self.transitions.now_or_later(partial(self._activate_served, stream))
+                await self.transitions.now_or_later(partial(self._activate_served, stream))
             elif stream.status == "UPDATING":
                 await self.transitions.now_or_later(partial(self._activate, stream))
 
     async def _activate_served(self, stream: StreamState) -> None:
         """Raises StorageFull while there is no room for its log: of one that is ACTIVE, a log
         that is not there has been lost."""
-        self._catalog.opened(stream)
+        with contextlib.suppress(InternalFailure):  # damaged: not served
+            self._catalog.opened(stream)
         await self._activate(stream)
 
     async def _activate(self, stream: StreamState) -> None:

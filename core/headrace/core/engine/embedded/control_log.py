@@ -106,19 +106,17 @@ class SqliteControlLog(Generic[S, C]):
             "n INTEGER, body BLOB, crc INTEGER)"
         )
         found = self._db.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
-        if found is None:
-            self._db.execute("INSERT INTO meta VALUES ('format', ?)", (_FORMAT,))
-        elif found[0] == "1":
-            self._db.execute("BEGIN IMMEDIATE")
-            add_checksums(self._db)
-            self._db.execute("UPDATE meta SET value = ? WHERE key = 'format'", (_FORMAT,))
-            self._db.execute("COMMIT")
-        elif found[0] != _FORMAT:
+        if found is not None and found[0] not in ("1", _FORMAT):
             raise UnknownFormatVersion(
                 f"{path} was written by a newer Headrace",
                 path=str(path),
                 hint="run the version that wrote it, or a later one",
             )
+        if found is None or found[0] != _FORMAT:
+            self._db.execute("BEGIN IMMEDIATE")
+            add_checksums(self._db, path)
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('format', ?)", (_FORMAT,))
+            self._db.execute("COMMIT")
 
     def secret(self, make: Callable[[], bytes]) -> bytes:
         """The store's secret, made by `make` the first time. Raises StorageError."""

@@ -27,7 +27,7 @@ def make_row(n: int, body: bytes) -> Row:
 def read_row(row: Row, decoder: msgspec.msgpack.Decoder[T], what: str, path: Path) -> T:
     """The value in a row. Raises StorageError unless it is what was written."""
     n, body, _ = row
-    if row != make_row(n, body):
+    if not isinstance(body, bytes) or row != make_row(n, body):
         raise damaged(path, f"{what} is not what was written")
     try:
         return decoder.decode(body)
@@ -43,10 +43,14 @@ def damaged(path: Path, what: str) -> StorageError:
     )
 
 
-def add_checksums(db: sqlite3.Connection) -> None:
-    """To a database of the first format, which had none: what it has is taken as it is."""
+def add_checksums(db: sqlite3.Connection, path: Path) -> None:
+    """To the tables of the first format, which had none: what they have is taken as it is."""
     for table in ("commands", "snapshot"):
+        if any(name == "crc" for _, name, *_ in db.execute(f"PRAGMA table_info({table})")):
+            continue
         db.execute(f"ALTER TABLE {table} ADD COLUMN crc INTEGER")
         for n, body in db.execute(f"SELECT n, body FROM {table}").fetchall():
+            if not isinstance(body, bytes):
+                raise damaged(path, f"row {n} of {table} is not what was written")
             crc = make_row(n, body)[2]
             db.execute(f"UPDATE {table} SET crc = ? WHERE n = ?", (crc, n))

@@ -134,11 +134,13 @@ class EmbeddedEngine:
         if opened is not None:
             await opened.close()
         folder = self._streams / uid
+        gone = folder.with_name(uid + _DELETED)
         if folder.exists():
-            gone = folder.with_name(uid + _DELETED)
             self._files.rename(folder, gone)
-            self._files.sync_dir(self._streams)
-            await asyncio.to_thread(shutil.rmtree, gone, True)
+        # Also of a try before this one, which a crash or an error ended: once the control log has
+        # forgotten the stream, its folder must not come back.
+        self._files.sync_dir(self._streams)
+        await asyncio.to_thread(shutil.rmtree, gone, True)
 
     async def close(self) -> None:
         for opened in self._logs.values():
