@@ -228,6 +228,20 @@ def start_child(script: str, path: Path) -> subprocess.Popen[str]:
     )
 
 
+async def test_a_start_writes_anew_what_the_one_before_may_not_have_synced(tmp_path: Path) -> None:
+    path, left = tmp_path / "control.sqlite", tmp_path / "left"
+    log = open_log(path)
+    await log.submit(create("a"))
+    left.mkdir()
+    for name in (path.name, f"{path.name}-wal"):  # as a killed process leaves them
+        (left / name).write_bytes((tmp_path / name).read_bytes())
+    await log.close()
+    again = open_log(left / path.name)
+    assert (left / f"{path.name}-wal").stat().st_size == 0
+    assert list(again.state.streams.streams) == ["1/r/a"]
+    await again.close()
+
+
 async def test_what_was_answered_survives_kill_9(tmp_path: Path) -> None:
     path = tmp_path / "control.sqlite"
     script = (

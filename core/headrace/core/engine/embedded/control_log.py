@@ -18,6 +18,7 @@ can open the database meanwhile).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -117,6 +118,10 @@ class SqliteControlLog(Generic[S, C]):
             add_checksums(self._db, path)
             self._db.execute("INSERT OR REPLACE INTO meta VALUES ('format', ?)", (_FORMAT,))
             self._db.execute("COMMIT")
+        # What a sync that failed has left may be in memory only, and taken for written. Before
+        # anything is committed behind it, it is written anew: from SQLite's log to its file.
+        with contextlib.suppress(sqlite3.OperationalError):  # no room: as it was
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def secret(self, make: Callable[[], bytes]) -> bytes:
         """The store's secret, made by `make` the first time. Raises StorageError."""
