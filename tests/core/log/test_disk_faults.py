@@ -247,3 +247,22 @@ def test_a_segment_that_could_not_be_removed_goes_before_the_next(tmp_path: Path
     again = Driver(tmp_path / "log", segment_bytes=600)
     assert int(read_all(again.log, 0)[-1].data[:2]) == 11
     again.log.close()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_was_refused_does_not_come_back_with_the_power(tmp_path: Path, seed: int) -> None:
+    """Half of its window was written, and that half may be a whole frame."""
+    disk = PowerCutFiles()
+    files = FaultyFiles(disk)
+    driver = Driver(tmp_path / "log", files)
+    driver.put(0, [b"stored"])
+    driver.append(0, [b"refused"])
+    driver.append(1, [bytes(2000)])
+    files.fail_always("write_at", no_space)
+    with pytest.raises(StorageFull):
+        driver.commit()
+    disk.leave(tmp_path / "log", tmp_path / "left", random.Random(seed))
+    again = Driver(tmp_path / "left")
+    assert [record.data for record in read_all(again.log, 0)] == [b"stored"]
+    assert read_all(again.log, 1) == []
+    again.log.close()

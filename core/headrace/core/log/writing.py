@@ -98,8 +98,7 @@ class SegmentWriter:
         try:
             files.write_at(active.fd, buffers, active.end)
         except StorageFull:
-            files.truncate(active.fd, active.end)  # no half-written frame stays behind
-            active.allocated = active.end
+            self._cut_back(active)
             raise
         files.sync_data(active.fd)
         # From here on the window would come back after a crash: nothing may refuse it any more.
@@ -110,6 +109,16 @@ class SegmentWriter:
             of_producers = list(map(_producers, window.frames, tables))
             self._unnoted = _Unnoted(active, entries, of_producers, at)
         return written
+
+    def _cut_back(self, active: ActiveSegment) -> None:
+        """Leave nothing of a window that had no room: half of it may be whole frames."""
+        self._files.truncate(active.fd, active.end)
+        active.allocated = active.end
+        try:
+            self._files.sync(active.fd)  # nor is it to come back with the power
+        except OSError as error:
+            if not is_no_room(error):
+                raise
 
     def note(self) -> None:
         """Note the window that was written last, if that is still to be done.
