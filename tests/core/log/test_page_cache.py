@@ -40,21 +40,38 @@ def write_steps(files: CacheBoundFiles, path: Path, count: int) -> None:
     files.close(fd)
 
 
-def middle(step: int) -> int:
-    return step * STEP_BYTES + STEP_BYTES // 2
+def cached_of_four(path: Path, steps: range) -> list[int]:
+    """For each step, how many of four pages within it are cached."""
+    quarter = STEP_BYTES // 4
+    return [
+        sum(is_cached(path, step * STEP_BYTES + n * quarter + quarter // 2) for n in range(4))
+        for step in steps
+    ]
+
+
+def skip_where_nothing_leaves_the_cache(path: Path) -> None:
+    path.write_bytes(os.urandom(STEP_BYTES))
+    fd = os.open(path, os.O_RDONLY)
+    os.fdatasync(fd)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(fd)
+    if is_cached(path, STEP_BYTES // 2):
+        pytest.skip("this filesystem keeps everything in memory")
 
 
 def test_only_the_newest_writes_stay_in_the_cache(tmp_path: Path) -> None:
+    """Nearly: the kernel may keep a page it is busy with, and reclaim one that could stay."""
+    skip_where_nothing_leaves_the_cache(tmp_path / "probe")
     files = CacheBoundFiles(4 * STEP_BYTES)
     slack = SLACK_BYTES // STEP_BYTES
     old, new = tmp_path / "old", tmp_path / "new"
     write_steps(files, old, 8 + slack)
     write_steps(files, new, 3)  # another file's writes count as well
-    if is_cached(old, 0):
-        pytest.skip("this filesystem keeps everything in memory")
-    assert [is_cached(old, middle(at)) for at in (2, 4)] == [False, False]
-    assert is_cached(old, middle(7 + slack))
-    assert all(is_cached(new, middle(n)) for n in range(3))
+    dropped, newest = cached_of_four(old, range(7)), cached_of_four(new, range(3))
+    newest += cached_of_four(old, range(7 + slack, 8 + slack))
+    print(dropped, newest)
+    assert sum(dropped) <= 4  # of 28
+    assert sum(newest) >= 14  # of 16
 
 
 def test_how_much_a_write_drops_is_bounded(tmp_path: Path) -> None:
