@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -197,3 +199,20 @@ async def test_closing_on_a_full_disk_closes(tmp_path: Path, files: FaultyFiles)
     again = open_log(tmp_path, files)
     await again.append([put(3)])
     await again.close()
+
+
+async def test_the_memory_of_a_closed_log_is_free_at_once(
+    tmp_path: Path, files: FaultyFiles
+) -> None:
+    """Not at some collection: a deleted stream of 10,000 shards leaves 4 MB behind."""
+    log = open_log(tmp_path, files)
+    await log.append([put(100)])
+    gc.disable()
+    try:
+        await log.close()
+        freed = weakref.ref(log)
+        del log
+        await asyncio.sleep(0)
+        assert freed() is None
+    finally:
+        gc.enable()
