@@ -22,14 +22,22 @@ from hypothesis import strategies as st
 
 from headrace.core import speedups
 from headrace.core.listener.plain_head import plain_head
-from headrace.core.log.rendering import are_plain, join_objects
+from headrace.core.log.rendering import are_plain, join_objects, quote_keys, render, render_one
 from headrace.core.model.blobs import decoded_sizes
-from headrace.core.model.sequence import STEP, count_up, run
+from headrace.core.model.sequence import MAX_INDEX, STEP, compose, count_up, run
 from headrace.core.service.routing import hash_routes
+from headrace.core.wire.authorization import usual_credential
 
 ROOT = Path(__file__).parents[2]
 FOLDER = "core/headrace/core"
-SOURCES = ["_plain_head.c", "_routes.c", "_speedups.c", "_speedups.h"]
+SOURCES = [
+    "_credential.c",
+    "_one_record.c",
+    "_plain_head.c",
+    "_routes.c",
+    "_speedups.c",
+    "_speedups.h",
+]
 
 compiled_only = pytest.mark.skipif(
     not speedups.IS_COMPILED and "CI" not in os.environ,
@@ -52,7 +60,10 @@ def test_every_marked_function_has_a_twin() -> None:
     _speedups = importlib.import_module("headrace.core._speedups")
     twins = {name for name, value in vars(_speedups).items() if callable(value)} - {"__loader__"}
     assert twins == set(speedups.PLAIN)
-    for function in (are_plain, count_up, decoded_sizes, hash_routes, join_objects, plain_head):
+    for function in (
+        are_plain, count_up, decoded_sizes, hash_routes, join_objects, plain_head, render_one,
+        usual_credential,
+    ):  # fmt: skip
         assert function is getattr(_speedups, function.__name__)
 
 
@@ -79,6 +90,80 @@ SPOILT = st.builds(
 def test_sizes_of_base64(texts: list[str]) -> None:
     assert decoded_sizes(texts) == plain(decoded_sizes)(texts)
     assert decoded_sizes(tuple(texts)) == decoded_sizes(texts)
+
+
+WORD = st.text("aZ0/;-_", min_size=1, max_size=6) | st.text(
+    "a ,=\t\n\v\x0b\x1c\x85\xff", max_size=3
+)
+AUTHORIZATION = st.builds(
+    lambda *parts: "".join(parts).encode("latin-1"),
+    st.sampled_from(["AWS4-HMAC-SHA256 Credential=", "AWS4-HMAC-SHA256  Credential=", ""]),
+    WORD,
+    st.sampled_from(
+        [", SignedHeaders=", ",SignedHeaders=", ",  SignedHeaders=", " SignedHeaders="]
+    ),
+    WORD,
+    st.sampled_from([", Signature=", ",Signature=", ",", ""]),
+    WORD,
+)
+SIGNED_HEADERS = st.lists(
+    st.tuples(st.just(b"authorization"), AUTHORIZATION)
+    | st.tuples(st.sampled_from([b"x-amz-date", b"date", b"dates", b"", b"host"]), st.binary()),
+    max_size=4,
+)
+USUAL = b"AWS4-HMAC-SHA256 Credential=a/b, SignedHeaders=c;d, Signature=e"
+
+
+@compiled_only
+@given(SIGNED_HEADERS)
+@example([(b"authorization", USUAL), (b"date", b"")])
+@example([(b"x-amz-date", b""), (b"authorization", USUAL.replace(b", ", b","))])
+@example([(b"authorization", USUAL + b"="), (b"date", b"")])
+@example([(b"authorization", USUAL)])
+@example([(b"authorization", USUAL), (b"authorization", b""), (b"date", b"")])
+@example([(b"authorization", USUAL), (b"authorization", USUAL + b"f"), (b"date", b"")])
+def test_a_usual_credential(headers: list[tuple[bytes, bytes]]) -> None:
+    assert usual_credential(headers) == plain(usual_credential)(headers)
+    assert usual_credential(tuple(headers)) == usual_credential(headers)
+
+
+SECONDS = st.integers(0, 2**36 - 1)
+KEYS = st.text(st.characters(codec="ascii"), max_size=20) | st.text(max_size=5)
+
+
+@compiled_only
+@given(
+    SECONDS,
+    st.integers(0, MAX_INDEX),
+    st.integers(0, 2**36 * 1000 - 1),
+    st.integers(0, 2**32 - 1),
+    BASE64,
+    KEYS,
+    st.booleans(),
+)
+@example(0, 0, 0, 0, "", "", False)
+@example(2**36 - 1, MAX_INDEX, 2**36 * 1000 - 1, 2**32 - 1, "QQ==", "~", True)
+@example(1, 1, 1, 1, "QQ==", 'a"b', False)
+@example(1, 1, 1, 1, "QQ==", "\\", False)
+@example(1, 1, 1, 1, "QQ==", "\x7f", False)
+@example(1, 1, 1, 1, "QQ==", "é", False)
+def test_one_record(
+    created_s: int,
+    index: int,
+    arrival_ms: int,
+    shard: int,
+    data: str,
+    key: str,
+    is_encrypted: bool,
+) -> None:
+    fields = created_s, index, arrival_ms, shard
+    found = render_one(*fields, data, key, is_encrypted)
+    assert found == plain(render_one)(*fields, data, key, is_encrypted)
+    if found is not None:  # as records of several are made
+        numbers = run(compose(created_s, index, arrival_ms // 1000, shard), 1)
+        rendered = render(numbers, arrival_ms, [data], quote_keys([key]), is_encrypted)
+        assert found == (numbers[0], rendered.objects)
+        assert json.loads(found[1]).get("PartitionKey", "") == key
 
 
 @compiled_only

@@ -17,5 +17,10 @@ is_column(PyObject *object)
     return PyList_Check(object) || PyTuple_Check(object);
 }
 
+/* Whether all are printable ASCII that JSON takes as it is. */
+int is_plain(const unsigned char *text, Py_ssize_t length);
+
+PyObject *render_one(PyObject *module, PyObject *const *args, Py_ssize_t given);
 PyObject *hash_routes(PyObject *module, PyObject *const *args, Py_ssize_t given);
 PyObject *plain_head(PyObject *module, PyObject *data);
+PyObject *usual_credential(PyObject *module, PyObject *headers);

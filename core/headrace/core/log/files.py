@@ -95,7 +95,7 @@ class SystemFiles:
     def write_at(self, fd: int, buffers: Sequence[bytes], offset: int) -> None:
         try:
             for start in range(0, len(buffers), 512):  # IOV_MAX is 1024
-                part = buffers[start : start + 512]
+                part = buffers[start : start + 512] if len(buffers) > 512 else buffers
                 want = sum(map(len, part))
                 done = os.pwritev(fd, part, offset)
                 if done != want:

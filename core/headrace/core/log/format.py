@@ -110,12 +110,14 @@ def encode_header(
     flags: int = 0,
 ) -> bytes:
     """The 64 bytes that go before `body`, which may come in pieces."""
-    crc = 0
+    crc = body_bytes = 0
     for piece in body:
+        size = len(piece)
+        body_bytes += size
         # 0: without letting go of the interpreter; a large piece is worth the wait to get it back
-        crc = crc32c(piece, crc, 0 if len(piece) <= _HELD_CRC_BYTES else 1)
+        crc = crc32c(piece, crc, 0 if size <= _HELD_CRC_BYTES else 1)
     header = _HEADER.pack(
-        MAGIC, VERSION, CODEC_JSON, flags, 0, sum(map(len, body)), crc, records, shard,
+        MAGIC, VERSION, CODEC_JSON, flags, 0, body_bytes, crc, records, shard,
         producers_bytes, frame_no, arrival_ms, durable_upto, previous,
     )  # fmt: skip
     return header[: _CRC_AT.start] + _CRC.pack(crc32c(header)) + header[_CRC_AT.stop :]
@@ -164,12 +166,13 @@ def encode_body(objects: Sequence[bytes], ends: array[int], producers: bytes = b
     """
     pieces = [ends.tobytes()]
     if ends[-1] < _JOINED_BYTES:
-        pieces.append(b",".join(objects))
+        pieces.append(objects[0] if len(objects) == 1 else b",".join(objects))
     else:  # not copied once more
         for one in objects:
             pieces += (one, b",")
         pieces.pop()
-    pieces.append(producers)
+    if producers:
+        pieces.append(producers)
     return pieces
 
 

@@ -7,7 +7,8 @@ small window is kept, and none of a stream that has gone quiet.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+
+import msgspec
 
 from headrace.core.limits import KIB
 from headrace.core.log.format import HEADER_BYTES
@@ -20,7 +21,7 @@ MAX_KEPT_BYTES = 16 * KIB
 MAX_KEPT_FRAMES = 16
 
 
-class Newest(NamedTuple):
+class Newest(msgspec.Struct, frozen=True, gc=False):
     """All that is stored from the frame `first_frame_no` on, by shard; `tail` is after it."""
 
     first_frame_no: int
@@ -46,10 +47,11 @@ class Newest(NamedTuple):
         if frame is None or frame.frame_no < start.frame_no:
             return Slice([], 0, self.tail, None)
         is_in_part = start.ordinal and frame.frame_no == start.frame_no
-        if is_in_part or frame.records > max_records:
+        records = len(frame.ends)
+        if is_in_part or records > max_records:
             return None
         if HEADER_BYTES + frame.body_bytes > max_bytes:
             return None
         missed = asked != BEGINNING and frame.previous >= asked.record_index
         parts = [memoryview(objects) for objects in frame.objects]
-        return Slice(parts, frame.records, self.tail, None, missed)
+        return Slice(parts, records, self.tail, None, missed)

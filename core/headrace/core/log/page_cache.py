@@ -70,6 +70,8 @@ class CacheBoundFiles(SystemFiles):
             self._growing[fd] = start, end
             if end - start >= STEP_BYTES:
                 self._end_step(fd)
+            if self._step_bytes <= self._kept_bytes + SLACK_BYTES:
+                return
             surplus = self._surplus()
         for path, start, end in surplus:
             _drop(path, start, end)
@@ -83,8 +85,6 @@ class CacheBoundFiles(SystemFiles):
     def _surplus(self) -> list[tuple[Path, int, int]]:
         """What to drop now: runs of one file's steps."""
         surplus: list[tuple[Path, int, int]] = []
-        if self._step_bytes <= self._kept_bytes + SLACK_BYTES:
-            return surplus
         for _ in range(MAX_DROPS):
             if self._step_bytes <= self._kept_bytes:
                 break

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from headrace.core.errors import CorruptSegment
 from headrace.core.log.access import Frame, SegmentAccess
 from headrace.core.log.files import NotInMemory
@@ -36,7 +38,7 @@ _MAX_JOINED_BYTES = 4 << 20
 SEGMENTS_AT_ONCE = 32
 
 
-class Slice(NamedTuple):
+class Slice(msgspec.Struct, frozen=True, gc=False):
     """Part of a shard.
 
     `parts` are JSON objects joined by commas, `records` of them in all. `next` is where the next

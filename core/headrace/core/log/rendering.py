@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from headrace.core.model.sequence import compose
 from headrace.core.speedups import compiled
 
 _BEFORE_KEY = '","PartitionKey":"'
@@ -55,11 +56,32 @@ def render(
     `sequence_numbers` are of one length, and come last in an object (see `last_sequence_number`).
     `start` is where the first object will stand, for `ends`.
     """
-    mark = '"EncryptionType":"KMS",' if is_encrypted else ""
-    head = f'{{"ApproximateArrivalTimestamp":{seconds(arrival_ms)},{mark}"Data":"'
+    mark = ',"EncryptionType":"KMS"' if is_encrypted else ""
+    head = f'{{"ApproximateArrivalTimestamp":{seconds(arrival_ms)}{mark},"Data":"'
     around = head, _BEFORE_KEY, _BEFORE_NUMBER, _END
     objects, ends = join_objects(around, data, keys, sequence_numbers, start)
     return Rendered(objects, array("I", ends))
+
+
+@compiled
+def render_one(
+    created_s: int,
+    index: int,
+    arrival_ms: int,
+    shard: int,
+    data: str,
+    key: str,
+    is_encrypted: bool,
+    /,
+) -> tuple[str, bytes] | None:
+    """Sequence number and JSON object of one record; None of one whose key is not plain ASCII.
+
+    The number is composed of the shard's creation, the sequence index and the arrival.
+    """
+    if not key.isascii() or not data.isascii() or not are_plain((key,)):
+        return None
+    number = str(compose(created_s, index, arrival_ms // 1000, shard))
+    return number, render((number,), arrival_ms, (data,), (key,), is_encrypted).objects
 
 
 @compiled

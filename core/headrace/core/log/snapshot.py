@@ -11,6 +11,8 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import msgspec
+
 from headrace.core.log.access import SegmentAccess
 from headrace.core.log.files import NotInMemory
 from headrace.core.log.newest import Newest
@@ -56,7 +58,7 @@ class LogSnapshot(NamedTuple):
         )  # fmt: skip
         if part.next_arrival_ms is None and part.next < self.tail:
             # a reader of a quiet shard need not look through the same segments again and again
-            return part._replace(next=self.tail)
+            return msgspec.structs.replace(part, next=self.tail)
         return part
 
     def _from(self, frame_no: int) -> Iterator[Segment]:

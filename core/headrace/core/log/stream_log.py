@@ -28,7 +28,7 @@ from headrace.core.log.newest import Newest
 from headrace.core.log.opening import open_sealed, segment_files
 from headrace.core.log.producers import Dump, ProducerMemory, dump
 from headrace.core.log.recovery import cut_torn_tail, scan
-from headrace.core.log.rendering import quote_keys, render
+from headrace.core.log.rendering import quote_keys, render, render_one
 from headrace.core.log.scan_notes import ScanNotes, load_notes
 from headrace.core.log.segment import ActiveSegment, SealedSegment, index_path
 from headrace.core.log.snapshot import LogSnapshot
@@ -74,10 +74,13 @@ class StreamLog:
         self._active: ActiveSegment
         self._writer = SegmentWriter(folder, access)
         self._unremoved: list[SealedSegment] = []  # of those taken leave of
-        self._window: Window | None = None
-        self._newest: Newest | None = None
+        self.window: Window | None = None  # the open one, if anything is in it
+        self.newest: Newest | None = None  # what was published last, if it is kept
         self._next_frame = 1
-        self._next_visible = 1  # no frame from this one on has been published
+        # Just after everything that can be read, and before all that is still in flight. Anywhere
+        # later, a reader who starts here could miss records: a put may still join a frame in
+        # flight, and the numbers of a window that fails are given out again.
+        self.tail = Position(1, 0)
         self._last_arrival_ms = 0
         self._last_index: dict[int, int] = {}  # of each shard's last record
         self.memory = ProducerMemory()
@@ -112,7 +115,7 @@ class StreamLog:
             self._open_active(paths[-1], now_ms)
         else:
             self._active = self._writer.create(1, self._snapshot(), self._last_arrival_ms, now_ms)
-            self._next_frame = self._next_visible = 2
+            self._next_frame, self.tail = 2, Position(2, 0)
         self.memory.add_boundaries(ranges)
         self._active.release()  # it may be long until the first put
         return self
@@ -139,7 +142,7 @@ class StreamLog:
         self._next_frame = found.last_frame + 1
         # Not after the MARKs: they are not synced. A reader who starts behind one that a power cut
         # takes would miss the record that gets its number.
-        self._next_visible = found.last_settled + 1
+        self.tail = Position(found.last_settled + 1, 0)
         previous = self._sealed[-1].last_arrival_ms if self._sealed else 0
         self._last_arrival_ms = max(found.last_arrival_ms, previous)
         snapshot = msgspec.msgpack.decode(found.snapshot, type=_Snapshot)
@@ -172,9 +175,9 @@ class StreamLog:
         `created_s` is the shard's creation. `is_encrypted` is what readers are told, no more.
         The records are neither durable nor visible before `write` and `publish`.
         """
-        window = self._window
+        window = self.window
         if window is None:
-            window = self._window = Window(self._next_frame)
+            window = self.window = Window(self._next_frame)
         frame = window.by_shard.get(shard)
         if frame is None or not frame.has_room(len(data)):
             self._last_arrival_ms = max(self._last_arrival_ms, now_ms)
@@ -184,29 +187,28 @@ class StreamLog:
             self._next_frame += 1
             window.frames.append(frame)
             window.by_shard[shard] = frame
-        first = sequence.compose(
-            created_s,
-            Position(frame.frame_no, frame.records),
-            frame.arrival_ms // 1000,
-            shard,
-        )
+        index = frame.frame_no << sequence.ORDINAL_BITS | len(frame.ends)
+        arrival_ms = frame.arrival_ms
+        if len(data) == 1:
+            one = render_one(created_s, index, arrival_ms, shard, data[0], keys[0], is_encrypted)
+            if one is not None:
+                number, rendered = one
+                frame.add_one(rendered)
+                self._last_index[shard] = index
+                return frame, [number]
+        first = sequence.compose(created_s, index, arrival_ms // 1000, shard)
         numbers = sequence.run(first, len(data))
         quoted = quote_keys(keys)
-        frame.add(render(numbers, frame.arrival_ms, data, quoted, is_encrypted, frame.next_start))
+        frame.add(render(numbers, arrival_ms, data, quoted, is_encrypted, frame.next_start))
         self._last_index[shard] = frame.last_index
         return frame, numbers
 
-    @property
-    def window(self) -> Window | None:
-        """The open window, if anything is in it."""
-        return self._window
-
     def close_window(self, now_ms: int) -> Window | None:
         """Take the open window, to be written next. None when it is empty."""
-        window = self._window
+        window = self.window
         if window is None:
             return None
-        self._window = None
+        self.window = None
         window.close()
         if self._is_last(window, now_ms):
             # The memory is now exactly what the frames up to this window say. A snapshot that
@@ -220,8 +222,9 @@ class StreamLog:
         """Whether a new segment is to begin after a window."""
         active, options = self._active, self._options
         end = active.end + window.stored_bytes
+        size = end - active.snapshot_bytes
         return end >= active.stays_until and (
-            end - active.snapshot_bytes >= max(options.segment_bytes, active.snapshot_bytes)
+            (size >= options.segment_bytes and size >= active.snapshot_bytes)
             or active.index.frames >= MAX_SEGMENT_FRAMES
             or (active.index.frames > 0 and now_ms - active.created_ms >= options.segment_age_ms)
         )
@@ -235,9 +238,10 @@ class StreamLog:
             active.last_arrival_ms = entry.arrival_ms
         active.end = active.synced = written.end
         active.owed_mark = written.owed_mark
-        active.stays_until = max(active.stays_until, written.stays_until)
-        self._next_visible = written.entries[-1][1].frame_no + 1
-        self._newest = Newest.of(written.window, self.tail)
+        if written.stays_until > active.stays_until:
+            active.stays_until = written.stays_until
+        self.tail = Position(written.entries[-1][1].frame_no + 1, 0)
+        self.newest = Newest.of(written.window, self.tail)
         if written.rolled is not None and written.sealed is not None:
             self._sealed = (*self._sealed, written.sealed)
             self._active = written.rolled
@@ -245,8 +249,8 @@ class StreamLog:
 
     def fail(self, window: Window) -> None:
         """Forget a window that could not be written, and the open one, which builds on it."""
-        doomed = [window] if self._window is None else [window, self._window]
-        self._window = None
+        doomed = [window] if self.window is None else [window, self.window]
+        self.window = None
         for one in reversed(doomed):
             self.memory.take_back(reversed(one.undos))
             for frame in reversed(one.frames):
@@ -285,7 +289,7 @@ class StreamLog:
         Nothing may be in flight.
         """
         self._active.release()
-        self._newest = None
+        self.newest = None
 
     def _snapshot(self) -> bytes:
         return self._snapshot_maker()()
@@ -300,16 +304,7 @@ class StreamLog:
 
     def snapshot(self) -> LogSnapshot:
         """What can be read now: to be read here, or in a thread."""
-        return LogSnapshot(self._access, self._sealed, self._active, self.tail, self._newest)
-
-    @property
-    def tail(self) -> Position:
-        """Just after everything that can be read, and before all that is still in flight.
-
-        Anywhere later, a reader who starts here could miss records: a put may still join a frame
-        in flight, and the numbers of a window that fails are given out again.
-        """
-        return Position(self._next_visible, 0)
+        return LogSnapshot(self._access, self._sealed, self._active, self.tail, self.newest)
 
     @property
     def last_shard(self) -> int:
@@ -342,7 +337,7 @@ class StreamLog:
             count += 1
         expired, self._sealed = self._sealed[:count], self._sealed[count:]
         if expired:
-            self._newest = None  # it may be of what has expired
+            self.newest = None  # it may be of what has expired
         for segment in expired:
             for path in (segment.path, index_path(segment.path)):
                 self._access.open_files.forget(path)

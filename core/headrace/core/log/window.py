@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+import msgspec
 
 from headrace.core.log.format import HEADER_BYTES, ProducerMark
 from headrace.core.log.producers import Piece, Undo
@@ -19,17 +20,20 @@ from headrace.core.model.sequence import MAX_FRAME_RECORDS, ORDINAL_BITS
 FRAME_SOFT_LIMIT_BYTES = 8 * 1024 * 1024  # a frame is read whole; begin another beyond this
 
 
-@dataclass(slots=True)
-class OpenFrame:
+def _no_ends() -> array[int]:
+    return array("I")
+
+
+class OpenFrame(msgspec.Struct, gc=False):
     """One shard's records in an open window."""
 
     shard: int
     frame_no: int
     arrival_ms: int
     previous: int
-    objects: list[bytes] = field(default_factory=list)  # see `rendering.Rendered`
-    ends: array[int] = field(default_factory=lambda: array("I"))
-    marks: dict[tuple[int, int, str], ProducerMark] = field(default_factory=dict)
+    objects: list[bytes] = []  # see `rendering.Rendered`
+    ends: array[int] = msgspec.field(default_factory=_no_ends)
+    marks: dict[tuple[int, int, str], ProducerMark] = {}
 
     @property
     def records(self) -> int:
@@ -56,6 +60,12 @@ class OpenFrame:
         self.objects.append(rendered.objects)
         self.ends.extend(rendered.ends)
 
+    def add_one(self, rendered: bytes) -> None:
+        """One record's object."""
+        ends = self.ends
+        ends.append((ends[-1] + 1 if ends else 0) + len(rendered))
+        self.objects.append(rendered)
+
     @property
     def last_index(self) -> int:
         """Sequence index of its last record."""
@@ -72,17 +82,17 @@ class OpenFrame:
         )
 
 
-@dataclass(slots=True)
-class Window:
+class Window(msgspec.Struct, gc=False):
     """The frames that one sync makes durable together."""
 
     first_frame_no: int
-    frames: list[OpenFrame] = field(default_factory=list)
-    by_shard: dict[int, OpenFrame] = field(default_factory=dict)
-    undos: list[Undo] = field(default_factory=list)
+    frames: list[OpenFrame] = []
+    by_shard: dict[int, OpenFrame] = {}
+    undos: list[Undo] = []
     roll_snapshot: Callable[[], bytes] | None = None  # set when a new segment begins after it
-    stored_bytes: int = field(init=False)  # there once it is closed
+    stored_bytes: int = 0  # there once it is closed
 
     def close(self) -> None:
         """Nothing is added any more."""
-        self.stored_bytes = sum(HEADER_BYTES + frame.body_bytes for frame in self.frames)
+        for frame in self.frames:
+            self.stored_bytes += HEADER_BYTES + frame.body_bytes

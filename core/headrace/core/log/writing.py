@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+
+import msgspec
 
 from headrace.core.errors import StorageFull
 from headrace.core.log import format as fmt
@@ -27,8 +27,7 @@ from headrace.core.log.window import OpenFrame, Window
 log = logging.getLogger("headrace.core")
 
 
-@dataclass(slots=True)
-class Written:
+class Written(msgspec.Struct, gc=False):
     """What `write` did, for `StreamLog.publish`."""
 
     window: Window
@@ -40,8 +39,11 @@ class Written:
     sealed: SealedSegment | None = None
 
 
-class _Unnoted(NamedTuple):
-    """A window that is durable, to be noted: its frames, and those of them with producers."""
+class _Unnoted(msgspec.Struct, gc=False):
+    """A window that is durable, to be noted: its frames, and those of them with producers.
+
+    There are as many `producers`, or none where no frame has any.
+    """
 
     active: ActiveSegment
     entries: list[tuple[int, FrameEntry]]
@@ -62,20 +64,23 @@ class SegmentWriter:
 
     def write(self, active: ActiveSegment, window: Window, now_ms: int) -> Written:
         """See `StreamLog.write`."""
-        self.note()
-        self._settle_names()
+        if self._unnoted is not None:
+            self.note()
+        if self._owes_names:
+            self._settle_names()
         files = self._files
-        buffers: list[bytes] = [active.owed_mark]
+        buffers: list[bytes] = [active.owed_mark] if active.owed_mark else []
         entries: list[tuple[int, FrameEntry]] = []
         tables: list[bytes] = []
         at = active.end + len(active.owed_mark)
         for frame in window.frames:
-            producers = fmt.encode_producers(frame.marks.values())
+            producers = fmt.encode_producers(frame.marks.values()) if frame.marks else b""
+            records = len(frame.ends)
             body = fmt.encode_body(frame.objects, frame.ends, producers)
             buffers.append(
                 fmt.encode_header(
                     *body,
-                    records=frame.records,
+                    records=records,
                     shard=frame.shard,
                     frame_no=frame.frame_no,
                     arrival_ms=frame.arrival_ms,
@@ -86,27 +91,25 @@ class SegmentWriter:
             )
             buffers += body
             tables.append(producers)
-            length = fmt.HEADER_BYTES + sum(map(len, body))
+            length = fmt.HEADER_BYTES + frame.body_bytes + len(producers)
             entries.append(
-                (
-                    frame.shard,
-                    FrameEntry(frame.frame_no, frame.arrival_ms, at, length, frame.records),
-                )
+                (frame.shard, FrameEntry(frame.frame_no, frame.arrival_ms, at, length, records))
             )
             at += length
         active.reserve(at - active.end)
+        fd = active.fd
         try:
-            files.write_at(active.fd, buffers, active.end)
+            files.write_at(fd, buffers, active.end)
         except StorageFull:
             self._cut_back(active)
             raise
-        files.sync_data(active.fd)
+        files.sync_data(fd)
         # From here on the window would come back after a crash: nothing may refuse it any more.
         written = Written(window, entries, at)
         if window.roll_snapshot is not None:
             self._roll(active, written, window, now_ms)
         if written.rolled is None:
-            of_producers = list(map(_producers, window.frames, tables))
+            of_producers = list(map(_producers, window.frames, tables)) if any(tables) else []
             self._unnoted = _Unnoted(active, entries, of_producers, at)
         return written
 
@@ -129,8 +132,8 @@ class SegmentWriter:
         if unnoted is None:
             return
         notes = unnoted.active.notes
-        for (shard, entry), producers in zip(unnoted.entries, unnoted.producers, strict=True):
-            notes.add(shard, entry, producers)
+        for i, (shard, entry) in enumerate(unnoted.entries):
+            notes.add(shard, entry, unnoted.producers[i] if unnoted.producers else None)
         notes.save_if_due(unnoted.end, unnoted.entries[-1][1])
 
     def write_mark(self, active: ActiveSegment, frame_no: int, arrival_ms: int) -> None:

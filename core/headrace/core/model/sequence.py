@@ -70,13 +70,13 @@ class SequenceNumber(NamedTuple):
     shard: int
 
 
-def compose(created_s: int, position: Position, arrival_s: int, shard: int) -> int:
-    """The number for a record at `position`; seconds are Unix seconds."""
+def compose(created_s: int, index: int, arrival_s: int, shard: int) -> int:
+    """The number for the record of a sequence index; seconds are Unix seconds."""
     return (
         (2 << 184)
         | (created_s << _CREATED_SHIFT)
         | ((shard & 0xF) << 144)
-        | (position.record_index << _INDEX_SHIFT)
+        | (index << _INDEX_SHIFT)
         | (arrival_s << 36)
         | (shard << 4)
         | 2
@@ -130,9 +130,9 @@ def parse(text: str) -> SequenceNumber | None:
 
 def starting(created_s: int, shard: int) -> int:
     """StartingSequenceNumber of a shard: below every record's number in it."""
-    return compose(created_s, Position(0, 0), created_s, shard)
+    return compose(created_s, 0, created_s, shard)
 
 
 def ending(created_s: int, shard: int, closed_s: int) -> int:
     """EndingSequenceNumber of a closed shard: above every record's number in it."""
-    return compose(created_s, Position(0, 0), closed_s, shard) | (MAX_INDEX << _INDEX_SHIFT)
+    return compose(created_s, 0, closed_s, shard) | (MAX_INDEX << _INDEX_SHIFT)

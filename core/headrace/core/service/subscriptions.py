@@ -233,7 +233,7 @@ def _number_before(shard: ShardState, position: Position, now_ms: int) -> str:
         before = Position(position.frame_no, position.ordinal - 1)
     else:
         before = Position(position.frame_no - 1, MAX_FRAME_RECORDS - 1)
-    return str(compose(shard.created_s, before, now_ms // 1000, shard.number))
+    return str(compose(shard.created_s, before.record_index, now_ms // 1000, shard.number))
 
 
 def _taken(stream: StreamState, consumer: ConsumerState, shard: str) -> ResourceInUse:

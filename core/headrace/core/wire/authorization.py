@@ -13,6 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
 from headrace.core.errors import IncompleteSignature, InvalidSignature, MissingAuthentication
+from headrace.core.speedups import compiled
 from headrace.core.wire import sigv4
 from headrace.core.wire.sigv4 import HeaderPairs
 
@@ -122,10 +123,10 @@ def _header(headers: HeaderPairs, wanted: bytes) -> bytes | None:
     return None
 
 
-def usual_credential(query: bytes, headers: HeaderPairs) -> bytes | None:
-    """The credential of a request signed as every SDK does it; None when it needs a closer look."""
-    if b"X-Amz-Algorithm" in query:
-        return None
+@compiled
+def usual_credential(headers: HeaderPairs, /) -> bytes | None:
+    """The credential of a request whose headers are signed as every SDK does it; None when it
+    needs a closer look."""
     credential = None
     is_dated = False
     for name, value in headers:

@@ -86,7 +86,7 @@ class SqliteControlLog(Generic[S, C]):
             raise self._not_opened(error) from error
         try:
             self._prepare(path)
-            self._state, self._next = self._replay()
+            self.state, self._next = self._replay()
         except (sqlite3.Error, StorageError) as error:
             self._db.close()
             if isinstance(error, StorageError):
@@ -168,10 +168,6 @@ class SqliteControlLog(Generic[S, C]):
             upto = n
         return state, upto + 1
 
-    @property
-    def state(self) -> S:
-        return self._state
-
     async def submit(self, command: C) -> object:
         if self._failed:
             raise InternalFailure("The control log has failed and the process is stopping.")
@@ -209,7 +205,7 @@ class SqliteControlLog(Generic[S, C]):
 
     def _answer(self, command: C, future: asyncio.Future[object]) -> None:
         try:
-            result = self._apply(self._state, command)
+            result = self._apply(self.state, command)
         except HeadraceError as error:
             if not future.done():
                 future.set_exception(error)
@@ -256,7 +252,7 @@ class SqliteControlLog(Generic[S, C]):
         return code == sqlite3.SQLITE_FULL
 
     async def _snapshot(self) -> None:
-        upto, body = self._next - 1, msgspec.msgpack.encode(self._state)
+        upto, body = self._next - 1, msgspec.msgpack.encode(self.state)
         loop = asyncio.get_running_loop()
         try:
             await loop.run_in_executor(self._thread, self._write_snapshot, upto, body)

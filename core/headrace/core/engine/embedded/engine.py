@@ -64,7 +64,7 @@ class EmbeddedEngine:
         self._writers = ThreadPoolExecutor(WRITER_THREADS, thread_name_prefix="writer")
         self._readers = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="reader")
         self._logs: dict[str, EmbeddedShardLog] = {}
-        self._control: SqliteControlLog[ControlState, Command] = SqliteControlLog(
+        self.control: SqliteControlLog[ControlState, Command] = SqliteControlLog(
             self._control_path,
             state_type=ControlState,
             command_type=Command,
@@ -72,11 +72,7 @@ class EmbeddedEngine:
             on_fatal=on_fatal,
             files=self._files,
         )
-        self.secret = self._control.secret(lambda: secrets.token_bytes(32))
-
-    @property
-    def control(self) -> SqliteControlLog[ControlState, Command]:
-        return self._control
+        self.secret = self.control.secret(lambda: secrets.token_bytes(32))
 
     def sweep(self, known: Iterable[str]) -> None:
         """Remove what a crash left of a deletion.
@@ -149,5 +145,5 @@ class EmbeddedEngine:
         self._writers.shutdown(wait=True)
         self._readers.shutdown(wait=True)
         self._access.open_files.close()
-        await self._control.close()
+        await self.control.close()
         self._lock.release()

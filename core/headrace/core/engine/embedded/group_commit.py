@@ -62,8 +62,8 @@ class InLoop:
         if seconds > self.quick_s:
             self._in_thread = self._penalty
             self._penalty = min(2 * self._penalty, self.most_in_thread)
-        else:
-            self._penalty = max(self._penalty - 1, self.first_in_thread)
+        elif self._penalty > self.first_in_thread:
+            self._penalty -= 1
 
 
 class GroupCommit:
@@ -103,8 +103,10 @@ class GroupCommit:
     def admit(self, payload_bytes: int) -> None:
         """Count what is about to be appended; a commit sets the count back.
 
-        Raises ServiceUnavailable when too much is in flight.
+        Raises ServiceUnavailable when too much is in flight, and as `refuse_if_failed`.
         """
+        if self._failed is not None:
+            self.refuse_if_failed()
         if self._in_flight_bytes + payload_bytes > MAX_IN_FLIGHT_BYTES and self._in_flight_bytes:
             raise ServiceUnavailable(
                 "More is being written than the disk takes. Try again in a moment."
@@ -113,7 +115,8 @@ class GroupCommit:
 
     def durable(self) -> asyncio.Future[None]:
         """Done when all that was appended so far is synced. Raises if it cannot be."""
-        self.refuse_if_failed()
+        if self._failed is not None:
+            self.refuse_if_failed()
         waiter: asyncio.Future[None] = self._loop.create_future()
         if self._log.window is None and not self._writing:
             waiter.set_result(None)
