@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from headrace.core.later import Later
 from headrace.core.listener.guard import MAX_HEAD_BYTES, Guard
 from headrace.core.listener.http1 import PLAIN_BYTES
 from headrace.core.pieces import Pieces
@@ -17,7 +18,12 @@ from http2_support import Listening, closed, listening, until
 
 
 class Witness:
-    """An application that says of each request which way it came, and how large its body was."""
+    """An application that says of each request which way it came, and how large its body was.
+
+    It answers those that come whole in the `way` of the tests: by a coroutine, later, or at once.
+    """
+
+    way = ""
 
     def __init__(self) -> None:
         self.may_answer = asyncio.Event()
@@ -27,11 +33,25 @@ class Witness:
 
     def answer_whole(
         self, pairs: list[tuple[bytes, bytes]], body: bytes
-    ) -> Coroutine[Any, Any, Any] | None:
-        return None if (b"x-kind", b"streamed") in pairs else self._answer(dict(pairs), body)
+    ) -> Coroutine[Any, Any, Any] | Later[Any] | tuple[Any, ...] | None:
+        if (b"x-kind", b"streamed") in pairs:
+            return None
+        headers = dict(pairs)
+        if self.way == "coroutine":
+            return self._answer(headers, body)
+        return self._later(headers, body) if self.way == "later" else self._tell(headers, body)
 
-    async def _answer(self, headers: dict[bytes, bytes], body: bytes) -> Any:
-        assert asyncio.current_task() is None
+    def _later(self, headers: dict[bytes, bytes], body: bytes) -> Later[Any]:
+        self.waiting += 1
+        done: Any = asyncio.ensure_future(self.may_answer.wait())
+        done.add_done_callback(self._end)
+        return Later(done, lambda: self._tell(headers, body))
+
+    def _end(self, _: object) -> None:
+        self.waiting -= 1
+        self.ended += 1
+
+    def _tell(self, headers: dict[bytes, bytes], body: bytes) -> Any:
         kind = headers.get(b"x-kind")
         if kind == b"broken":
             raise RuntimeError("as it should")
@@ -39,13 +59,16 @@ class Witness:
             return 200, [], None
         if kind == b"large":
             return _reply(Pieces([bytes(LARGE_BYTES // 20)] * 20))
+        return _reply(b"plain %d" % len(body))
+
+    async def _answer(self, headers: dict[bytes, bytes], body: bytes) -> Any:
+        assert asyncio.current_task() is None
         self.waiting += 1
         try:
             await self.may_answer.wait()
         finally:
-            self.waiting -= 1
-            self.ended += 1
-        return _reply(b"plain %d" % len(body))
+            self._end(None)
+        return self._tell(headers, body)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         assert asyncio.current_task() is not None
@@ -63,6 +86,13 @@ class Witness:
         status, headers, said = _reply(b"ASGI %d" % size)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": said})
+
+
+@pytest.fixture(params=["coroutine", "later"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    way: str = request.param
+    monkeypatch.setattr(Witness, "way", way)
+    return way
 
 
 def _reply(body: Any) -> tuple[int, list[tuple[bytes, bytes]], Any]:
@@ -127,6 +157,7 @@ async def serving(
         assert guard.held_bytes == 0
 
 
+@pytest.mark.parametrize("way", ["coroutine", "later", "at once"], indirect=True)
 @pytest.mark.parametrize(
     ("sent", "said"),
     [

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+import msgspec
+
 from headrace.core.errors import HeadraceError
 from headrace.core.model.hashing import HashKeyRange
 from headrace.core.model.sequence import Position
@@ -30,8 +32,7 @@ class LogClosed(HeadraceError):
     """The stream's log has been closed meanwhile: it was deleted, or the process stops."""
 
 
-@dataclass(frozen=True, slots=True)
-class ShardPut:
+class ShardPut(msgspec.Struct, frozen=True, gc=False):
     """Records for one shard. `data` is valid base64 text; `created_s` the shard's creation.
 
     `payload_bytes` is what AWS meters: decoded data and UTF-8 partition keys. A record without a
@@ -98,6 +99,12 @@ class ShardLog(Protocol):
         Raises StorageFull (nothing stored) or ServiceUnavailable (too much in flight).
         """
 
+    def append_soon(self, puts: Sequence[ShardPut]) -> tuple[list[list[str]], asyncio.Future[None]]:
+        """As `append`, not waiting: the numbers, which hold once the future is done.
+
+        Raises ServiceUnavailable; the future has what else `append` raises.
+        """
+
     async def append_once(
         self, producer_id: str, epoch: int, records: Sequence[StampedRecord]
     ) -> OnceAnswer:
@@ -117,6 +124,11 @@ class ShardLog(Protocol):
         for the disk need not be. What lies before `floor` has expired and is not given. Raises
         LogClosed, and CorruptSegment where what is stored is not what was written.
         """
+
+    def read_now(
+        self, shard: int, position: Position, *, floor: Position, max_records: int, max_bytes: int
+    ) -> RecordSlice | None:
+        """As `read`, if it is at hand: what was written last, or nothing after it. Else None."""
 
     def arrival(self, shard: int) -> asyncio.Future[None]:
         """Done as soon as more of the shard can be read than now, or its stream's shards change.

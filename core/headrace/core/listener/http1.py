@@ -18,6 +18,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from headrace.core.later import Later
 from headrace.core.limits import KIB
 from headrace.core.listener import eager
 from headrace.core.listener.http1_gather import GatheringHttp1Protocol
@@ -28,8 +29,10 @@ PLAIN_BYTES = 16 * KIB  # to a larger one a task and some copies are nothing
 _TIMER_SLACK_S = 0.01  # timers may be early
 
 WholeReply = tuple[int, list[tuple[bytes, bytes]], bytes | Pieces]
-AnswerWhole = Callable[[list[tuple[bytes, bytes]], bytes], Coroutine[Any, Any, WholeReply] | None]
+Answering = WholeReply | Later[WholeReply] | Coroutine[Any, Any, WholeReply]
+AnswerWhole = Callable[[list[tuple[bytes, bytes]], bytes], Answering | None]
 
+_WHOLE = (bytes, Pieces)
 _FAILED_BODY = b"Internal Server Error"  # as uvicorn says it
 _FAILED: WholeReply = (
     500,
@@ -56,30 +59,26 @@ class Http1Protocol(GatheringHttp1Protocol):
         if self._begun is not None:
             first, head = self._take_begun()
             self._plain_received(first + data, head)
-        elif (
+            return
+        cycle = self.cycle
+        if (
             len(data) <= PLAIN_BYTES
-            and self._is_between
             and self._answer_whole is not None
+            # all that came before is answered, and read to its end
+            and (cycle is None or (cycle.response_complete and not cycle.more_body))
+            and self.scope is self._headed_scope
+            and not self._is_deaf
             and (found := plain_head(data)) is not None
         ):
             self._plain_received(data, found)
         else:
             super().data_received(data)
 
-    @property
-    def _is_between(self) -> bool:
-        """All that came before is answered, and read to its end."""
-        cycle = self.cycle
-        return (
-            (cycle is None or (cycle.response_complete and not cycle.more_body))
-            and not self._is_in_head
-            and not self._is_deaf
-        )
-
     def _plain_received(self, data: bytes, head: Head) -> None:
         headers, body_at, body_bytes = head
         missing = body_at + body_bytes - len(data)
-        has_room = not (self._guard.is_full or self.flow.write_paused)
+        guard = self._guard
+        has_room = guard.held_bytes <= guard.max_held_bytes and not self.flow.write_paused
         if missing == 0 and has_room:
             assert self._answer_whole is not None
             answering = self._answer_whole(headers, data[body_at:])
@@ -92,29 +91,53 @@ class Http1Protocol(GatheringHttp1Protocol):
             return
         super().data_received(data)
 
-    def _begin(self, answering: Coroutine[Any, Any, WholeReply], size: int) -> None:
+    def _begin(self, answering: Answering, size: int) -> None:
         self._head_count += 1
         self._received_bytes += size
         self._formless_bytes = 0
         cycle = self.cycle = self._running = _Cycle()  # type: ignore[assignment]
-        eager.start(self._answer(cycle, answering), self.loop, self.tasks)
+        if isinstance(answering, tuple):
+            self._tell(cycle, answering)
+            return
+        if isinstance(answering, Later):
+            waiting = _Waiting(self, cycle, answering)
+            self.tasks.add(waiting)  # type: ignore[arg-type]
+            answering.done.add_done_callback(waiting)
+        else:
+            eager.start(self._answer(cycle, answering), self.loop, self.tasks)
         if not cycle.response_complete:
             self._hold(size, 0)
 
     async def _answer(self, cycle: _Cycle, answering: Coroutine[Any, Any, WholeReply]) -> None:
         try:
-            status, headers, body = await answering
-            if not isinstance(body, bytes | Pieces):
-                raise TypeError(f"an answer in one piece was promised, not {type(body).__name__}")
+            reply = _whole(await answering)
         except asyncio.CancelledError:
             self.transport.close()  # the server ends, and will not wait any longer
             return
         except Exception:
-            _log.exception("an unexpected error while answering a request")
-            status, headers, body = _FAILED
-            cycle.keep_alive = False
+            reply = self._fail(cycle)
+        self._tell(cycle, reply)
+
+    def _answer_later(self, waiting: _Waiting) -> None:
+        self.tasks.discard(waiting)
+        if waiting.later.done.cancelled():
+            self.transport.close()  # as above
+            return
+        try:
+            reply = _whole(waiting.later.tell())
+        except Exception:
+            reply = self._fail(waiting.cycle)
+        self._tell(waiting.cycle, reply)
+
+    def _fail(self, cycle: _Cycle) -> WholeReply:
+        _log.exception("an unexpected error while answering a request")
+        cycle.keep_alive = False
+        return _FAILED
+
+    def _tell(self, cycle: _Cycle, reply: WholeReply) -> None:
         if cycle.disconnected:
             return
+        status, headers, body = reply
         # what of a header comes from the request is printable: `plain_head` has seen to that
         head = [STATUS_LINE[status]]
         for name, value in self.server_state.default_headers:
@@ -181,6 +204,12 @@ class Http1Protocol(GatheringHttp1Protocol):
         return begun
 
 
+def _whole(reply: WholeReply) -> WholeReply:
+    if not isinstance(reply[2], _WHOLE):
+        raise TypeError(f"an answer in one piece was promised, not {type(reply[2])}")
+    return reply
+
+
 class _Nobody:
     """Who waits for more of a request that has come whole."""
 
@@ -188,16 +217,31 @@ class _Nobody:
         """Nobody does."""
 
 
+class _Waiting:
+    """A request whose reply comes later. To those who look after tasks it is one: `cancel`."""
+
+    __slots__ = ("_protocol", "cycle", "later")
+
+    def __init__(self, protocol: Http1Protocol, cycle: _Cycle, later: Later[WholeReply]) -> None:
+        self._protocol = protocol
+        self.cycle = cycle
+        self.later = later
+
+    def __call__(self, _: object) -> None:
+        self._protocol._answer_later(self)
+
+    def cancel(self, msg: object = None) -> None:
+        """The server ends, and will not wait any longer."""
+        self.later.done.cancel(msg)
+
+
 class _Cycle:
     """What others ask uvicorn's cycle for, of a plain request."""
-
-    __slots__ = ("disconnected", "keep_alive", "response_complete")
 
     more_body = False
     message_event = _Nobody()
     response_started = False  # the answer goes in one piece
-
-    def __init__(self) -> None:
-        self.disconnected = False
-        self.keep_alive = True
-        self.response_complete = False
+    # of each one, but most are only ever asked
+    disconnected = False
+    keep_alive = True
+    response_complete = False

@@ -252,6 +252,18 @@ class Catalog:
             raise not_found(stream.account, stream.name)
         return self._up_to_date(opened)
 
+    def serving(self, caller: Caller, name: str) -> OpenStream | None:
+        """The caller's stream of that name, if it takes puts and reads now."""
+        key = stream_key(caller.account, caller.region, name)
+        state: ControlState = self.engine.control.state
+        stream = state.streams.streams.get(key)
+        if stream is None or stream.status == "CREATING" or stream.status == "DELETING":
+            return None
+        opened = self._open.get(stream.uid)
+        if opened is not None and opened.routing.version != stream.version:
+            opened.routing = Routing(stream)
+        return opened
+
     @staticmethod
     def _up_to_date(opened: OpenStream) -> OpenStream:
         if opened.routing.version != opened.stream.version:

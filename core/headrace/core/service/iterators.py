@@ -2,7 +2,8 @@
 
 A token is 60 bytes in base64: version u8 · stream uid 8 · shard u32 · frame u64 · ordinal u16 ·
 issued ms u64 · nonce u32, then 16 bytes of keyed BLAKE2b over all that. Clients treat it as
-opaque; the nonce makes every one differ from the last, as AWS's do.
+opaque; the nonce makes every one differ from the last, as AWS's do. What those issued last say is
+remembered: whoever polls sends one back at once, and to read it costs as much as to issue it.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import struct
 from datetime import UTC, datetime
 from hashlib import blake2b
 from hmac import compare_digest
-from typing import NamedTuple
 
+import msgspec
 import pybase64
 
 from headrace.core.errors import ExpiredIterator, InvalidArgument
@@ -24,9 +25,10 @@ from headrace.core.model.sequence import Position
 _TOKEN = struct.Struct(">B8sIQHQI")
 _VERSION = 1
 _MAC_BYTES = 16
+MAX_REMEMBERED = 1024
 
 
-class ShardIterator(NamedTuple):
+class ShardIterator(msgspec.Struct, frozen=True, gc=False):
     """What a token says."""
 
     uid: str
@@ -41,6 +43,7 @@ class IteratorCodec:
     def __init__(self, secret: bytes) -> None:
         self._mac = blake2b(key=secret, digest_size=_MAC_BYTES)
         self._nonce = itertools.count()
+        self._issued: dict[str, ShardIterator] = {}  # the newest, by token
 
     def _sign(self, body: bytes) -> bytes:
         mac = self._mac.copy()
@@ -57,10 +60,17 @@ class IteratorCodec:
             now_ms,
             next(self._nonce) & 0xFFFF_FFFF,
         )
-        return pybase64.b64encode_as_string(body + self._sign(body))
+        token = pybase64.b64encode_as_string(body + self._sign(body))
+        if len(self._issued) >= MAX_REMEMBERED:
+            self._issued.clear()
+        self._issued[token] = ShardIterator(uid, shard, position, now_ms)
+        return token
 
     def read(self, token: str, now_ms: int) -> ShardIterator:
         """Raises InvalidArgument for what was not issued here, ExpiredIterator after 5 minutes."""
+        known = self._issued.get(token)
+        if known is not None and now_ms - known.issued_ms <= ITERATOR_LIFETIME_MS:
+            return known
         if len(token) > 2 and token[0] == token[-1] == '"':
             token = token[1:-1]  # AWS takes a token in the quotes it was printed with
         try:

@@ -5,14 +5,18 @@ Takes and gives columns, not a value per record; the wire renders them.
 
 from __future__ import annotations
 
+from asyncio import Future
 from collections.abc import Coroutine
 from typing import Any
 
-from headrace.core.control.stream_state import StreamState
+import msgspec
+
+from headrace.core.control.stream_state import ShardState, StreamState
 from headrace.core.engine.seam import ShardPut, StampedRecord
 from headrace.core.errors import InvalidArgument, ResourceNotFound, ThroughputExceeded
 from headrace.core.limits import KIB
-from headrace.core.model.hashing import hash_key
+from headrace.core.model.blobs import decoded_sizes
+from headrace.core.model.hashing import MAX_HASH_KEY, hash_key
 from headrace.core.model.sequence import parse
 from headrace.core.model.shards import shard_id
 from headrace.core.model.usage import Extent, extent_of
@@ -24,6 +28,16 @@ from headrace.core.service.dry_run import refuse_dry_run
 from headrace.core.service.put_columns import PutAnswer, PutColumns, Stamp
 from headrace.core.service.routing import by_route, deal
 from headrace.core.service.usage import Usage
+
+
+class PutBegun(msgspec.Struct, frozen=True, gc=False):
+    """One record on its way to the disk: stored, under this number, when `durable` is done."""
+
+    stream: StreamState
+    shard: ShardState
+    payload_bytes: int
+    sequence_number: str
+    durable: Future[None]
 
 
 class PutService:
@@ -82,6 +96,34 @@ class PutService:
         if stream.key_id is not None:
             answer.encryption = stream.encryption
         return answer
+
+    def put_one(
+        self, caller: Caller, name: str, data: str, key: str, explicit: str | None
+    ) -> PutBegun | None:
+        """Begin to put one record whose `data` ought to be base64; the rest has been checked.
+
+        None where there is more to look at than usual, or something is wrong, with nothing done:
+        `put` sees to that. Raises ServiceUnavailable as `put` does.
+        """
+        opened = self._catalog.serving(caller, name)
+        sizes = decoded_sizes([data])
+        if opened is None or sizes is None or self._capacity is not None:
+            return None
+        stream = opened.stream
+        size = sizes[0] + len(key)
+        if stream.is_spread or not key.isascii() or size > stream.max_record_kib * KIB:
+            return None
+        if explicit is not None and int(explicit) > MAX_HASH_KEY:
+            return None
+        shard = opened.routing.shards[opened.routing.route_one(key, explicit)]
+        is_encrypted = stream.key_id is not None
+        put = ShardPut(shard.number, shard.created_s, [data], [key], size, is_encrypted)
+        ((number,),), durable = opened.log.append_soon([put])
+        return PutBegun(stream, shard, size, number, durable)
+
+    def count_one(self, begun: PutBegun) -> None:
+        """Count what `put_one` began, when it is stored."""
+        self._usage.put_one(begun.stream, begun.shard.number, begun.payload_bytes)
 
     def _routes(
         self, stream: StreamState, opened: OpenStream, columns: PutColumns, stamp: Stamp | None

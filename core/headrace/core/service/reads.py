@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from headrace.core.control.stream_state import ShardState, StreamState, find_shard, not_found
 from headrace.core.engine.seam import LogClosed, RecordSlice
@@ -21,8 +24,7 @@ from headrace.core.service.usage import Usage
 _FLOOR_IS_GOOD_MS = 1000
 
 
-@dataclass(slots=True)
-class GetAnswer:
+class GetAnswer(msgspec.Struct, gc=False):
     """What GetRecords found. `next_iterator` is None at the end of a closed shard."""
 
     slice: RecordSlice
@@ -144,6 +146,52 @@ class ReadService:
     ) -> GetAnswer:
         """Records from where the iterator points, at most `limit` and 10 MiB."""
         now_ms = self._clock.now_ms()
+        opened, shard, position = self._locate(caller, token, now_ms)
+        stream = opened.stream
+        if self._capacity is not None:
+            try:
+                self._capacity.check_read(stream, shard, is_dry=is_dry)
+            except ThroughputExceeded:
+                self._usage.refused_get(stream, shard.number)
+                raise
+        read = await self.read(opened, shard, position, max_records=limit, max_bytes=MAX_GET_BYTES)
+        refuse_dry_run(is_dry)
+        found = read.slice
+        self._usage.got(stream, shard.number, found, read.millis_behind_latest)
+        if self._capacity is not None:
+            self._capacity.charge_read(stream, shard, metered(found.parts))
+        if read.is_end:
+            return GetAnswer(found, None, 0, read.child_shards)
+        token = self._iterators.issue(stream.uid, shard.number, found.next, now_ms)
+        return GetAnswer(found, token, read.millis_behind_latest, [])
+
+    def get_now(self, caller: Caller, token: str, limit: int) -> GetAnswer | None:
+        """As `get`, if what there is is at hand and its reader then is at the tail; else None.
+
+        That is what most polls find. They are counted when they have been answered.
+        """
+        if self._capacity is not None:
+            return None
+        now_ms = self._clock.now_ms()
+        opened, shard, position = self._locate(caller, token, now_ms)
+        stream = opened.stream
+        is_at_tail = position >= opened.log.tail  # then nothing can have expired before it
+        floor = BEGINNING if is_at_tail else self._known_floor(opened, shard.number)
+        if floor is None or shard.closed_s is not None:
+            return None
+        found = opened.log.read_now(
+            shard.number, position, floor=floor, max_records=limit, max_bytes=MAX_GET_BYTES
+        )
+        if found is None or found.next_arrival_ms is not None or found.missed:
+            return None
+        asyncio.get_running_loop().call_soon(self._usage.got, stream, shard.number, found, 0)
+        token = self._iterators.issue(stream.uid, shard.number, found.next, now_ms)
+        return GetAnswer(found, token, 0, [])
+
+    def _locate(
+        self, caller: Caller, token: str, now_ms: int
+    ) -> tuple[OpenStream, ShardState, Position]:
+        """Where an iterator points. Raises InvalidArgument, ExpiredIterator, ResourceNotFound."""
         iterator = self._iterators.read(token, now_ms)
         opened = self._catalog.opened_by_uid(iterator.uid)
         if opened is None:
@@ -162,24 +210,7 @@ class ReadService:
                 f"Shard {shard_id(iterator.shard)} in stream {stream.name} under account "
                 f"{stream.account} does not exist"
             )
-        if self._capacity is not None:
-            try:
-                self._capacity.check_read(stream, shard, is_dry=is_dry)
-            except ThroughputExceeded:
-                self._usage.refused_get(stream, shard.number)
-                raise
-        read = await self.read(
-            opened, shard, iterator.position, max_records=limit, max_bytes=MAX_GET_BYTES
-        )
-        refuse_dry_run(is_dry)
-        found = read.slice
-        self._usage.got(stream, shard.number, found, read.millis_behind_latest)
-        if self._capacity is not None:
-            self._capacity.charge_read(stream, shard, metered(found.parts))
-        if read.is_end:
-            return GetAnswer(found, None, 0, read.child_shards)
-        token = self._iterators.issue(stream.uid, shard.number, found.next, now_ms)
-        return GetAnswer(found, token, read.millis_behind_latest, [])
+        return opened, shard, iterator.position
 
     async def read(
         self,

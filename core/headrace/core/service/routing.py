@@ -38,6 +38,14 @@ class Routing:
             for key, given in zip(keys, explicit, strict=True)
         ]
 
+    def route_one(self, key: str, explicit: str | None) -> int:
+        """As `route`, of one record."""
+        starts = self._starts
+        if len(starts) == 1:
+            return 0
+        digest = hash_digest(key) if explicit is None else int(explicit).to_bytes(16, "big")
+        return bisect_right(starts, digest) - 1
+
 
 @compiled
 def hash_routes(starts: list[bytes], keys: Sequence[str], /) -> list[int]:

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 
 from headrace.core.control.stream_state import ConsumerState, ShardState, StreamState
 from headrace.core.engine.seam import RecordSlice
+from headrace.core.limits import KIB
 from headrace.core.model.payload import payload_bytes
 from headrace.core.model.usage import (
+    PUT_UNIT_BYTES,
     ConsumerCounts,
     Counts,
     Extent,
@@ -90,6 +92,14 @@ class Usage:
         counts.records_in += len(sizes)
         counts.put_units += units
         counts.kib_in += kib
+
+    def put_one(self, stream: StreamState, shard: int, payload_bytes: int) -> None:
+        """One record was stored in a shard, of so many bytes of data and key: one at least."""
+        counts = self._of(stream, shard)
+        counts.bytes_in += payload_bytes
+        counts.records_in += 1
+        counts.put_units += -(-payload_bytes // PUT_UNIT_BYTES)
+        counts.kib_in += -(-payload_bytes // KIB)
 
     def refused(
         self,

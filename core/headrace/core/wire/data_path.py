@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import itertools
 import os
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
 from headrace.core.errors import (
@@ -18,16 +18,21 @@ from headrace.core.errors import (
     ServiceError,
     UnknownOperation,
 )
+from headrace.core.later import Later
 from headrace.core.pieces import Pieces
 from headrace.core.service.caller import Caller
 from headrace.core.wire import codec
+from headrace.core.wire.answer import Answer
 from headrace.core.wire.codec import Headers
 from headrace.core.wire.cors import Cors
-from headrace.core.wire.dispatch import Dispatcher, is_answered_whole
+from headrace.core.wire.dispatch import BEGUN, PRODUCER, Dispatcher, is_answered_whole
 
+Header = tuple[bytes, bytes]
 Reply = tuple[int, Headers, bytes | Pieces | AsyncGenerator[bytes, None]]
 """Status, headers, body."""
 
+_JSON = codec.JSON.encode()
+_WHOLE = (bytes, Pieces)  # of a known length
 _PLAIN_JSON = "application/json"  # what some clients say for codec.JSON
 # x-amz-id-2 decodes to 64..80 bytes at AWS; it names the host, so one per process will do
 EXTENDED_ID = base64.b64encode(os.urandom(72))
@@ -41,7 +46,7 @@ class Authenticator(Protocol):
         method: str,
         path: bytes,
         query: bytes,
-        headers: Sequence[tuple[bytes, bytes]],
+        headers: Sequence[Header],
         body: bytes,
     ) -> Caller: ...
 
@@ -58,23 +63,47 @@ class DataPath:
         self._request_count = itertools.count()
 
     def answer_whole(
-        self, pairs: Sequence[tuple[bytes, bytes]], body: bytes
-    ) -> Coroutine[Any, Any, Reply] | None:
+        self, pairs: Sequence[Header], body: bytes
+    ) -> Reply | Later[Reply] | Coroutine[Any, Any, Reply] | None:
         """The reply to a `POST /` that has been received; None if it is one that goes on.
 
         `pairs` are its headers, names in lower case. The reply is status, headers and body. See
         `listener.http1`.
         """
         headers = dict(pairs)
-        if not is_answered_whole(headers.get(b"x-amz-target", b"")):
+        target = headers.get(b"x-amz-target", b"")
+        if (
+            target in BEGUN
+            and headers.get(b"content-type") == _JSON
+            and b"origin" not in headers
+            and PRODUCER not in headers
+            and (begun := self._begin(pairs, target, body)) is not None
+        ):
+            return begun
+        if not is_answered_whole(target):
             return None
         return self.reply(b"/", b"", pairs, headers, body)
+
+    def _begin(
+        self, pairs: Sequence[Header], target: bytes, body: bytes
+    ) -> Reply | Later[Reply] | None:
+        """What is asked most, begun; None for all else and what is wrong: `reply` answers that."""
+        try:
+            caller = self._authenticator.authenticate("POST", b"/", b"", pairs, body)
+        except HeadraceError:
+            return None
+        begun = self._dispatcher.begin(caller, target, body)
+        if begun is None:
+            return None
+        if isinstance(begun, Answer):
+            return self._told(begun, _JSON)
+        return Later(begun.done, lambda: self._told(begun.tell(), _JSON))
 
     async def reply(
         self,
         path: bytes,
         query: bytes,
-        pairs: Sequence[tuple[bytes, bytes]],
+        pairs: Sequence[Header],
         headers: dict[bytes, bytes],
         body: bytes | ServiceError,
     ) -> Reply:
@@ -96,26 +125,30 @@ class DataPath:
             caller = self._admit(path, query, pairs, encoding, target, body)
         except HeadraceError as error:
             refused = error if isinstance(error, ServiceError) else InternalFailure(str(error))
-            answer: Reply = codec.encode_error(refused, encoding)
+            answer = Answer(*codec.encode_error(refused, encoding))
         else:
             answer = await self._dispatcher.dispatch(caller, target, encoding, headers, body)
+        return self._told(answer, content_type.encode(), cors)
+
+    def _told(self, answer: Answer, content_type: bytes, cors: Iterable[Header] = ()) -> Reply:
+        """An answer with the headers that all have."""
         status, extra, out = answer
-        response_headers = [
+        headers = [
             *extra,
             (b"x-amzn-requestid", self.request_id()),
             (b"x-amz-id-2", EXTENDED_ID),
             *cors,
         ]
-        if status == 200 and isinstance(out, bytes | Pieces):
-            response_headers.append((b"content-type", content_type.encode()))
-            response_headers.append((b"content-length", b"%d" % len(out)))
-        return status, response_headers, out
+        if status == 200 and isinstance(out, _WHOLE):
+            headers.append((b"content-type", content_type))
+            headers.append((b"content-length", b"%d" % len(out)))
+        return status, headers, out
 
     def _admit(
         self,
         path: bytes,
         query: bytes,
-        pairs: Sequence[tuple[bytes, bytes]],
+        pairs: Sequence[Header],
         encoding: str,
         target: str,
         body: bytes,

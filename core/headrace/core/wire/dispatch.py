@@ -16,6 +16,7 @@ from headrace.core.errors import (
     UnknownOperation,
     ValidationError,
 )
+from headrace.core.later import Later
 from headrace.core.model.records import (
     PRODUCER_EPOCH_HEADER,
     PRODUCER_HEADER,
@@ -28,7 +29,7 @@ from headrace.core.service.capacity import Capacity
 from headrace.core.service.catalog import Catalog
 from headrace.core.service.operations import operations
 from headrace.core.service.put_columns import Stamp
-from headrace.core.service.puts import PutService
+from headrace.core.service.puts import PutBegun, PutService
 from headrace.core.service.reads import ReadService
 from headrace.core.service.streams import StreamService
 from headrace.core.service.subscriptions import SubscriptionService
@@ -44,11 +45,14 @@ KINESIS_TARGET = "Kinesis_20131202."
 EXTENSION_TARGET = "Headrace_20261122."
 RECORDS_EXPIRED_HEADER = (b"x-headrace-records-expired", b"true")
 
-_PRODUCER = PRODUCER_HEADER.encode()
+PRODUCER = PRODUCER_HEADER.encode()
 _EPOCH = PRODUCER_EPOCH_HEADER.encode()
 _SEQUENCES = PRODUCER_SEQUENCES_HEADER.encode()
 _WHOLE_PREFIX = KINESIS_TARGET.encode()
 _SUBSCRIBE = _WHOLE_PREFIX + b"SubscribeToShard"
+_GET_RECORDS = _WHOLE_PREFIX + b"GetRecords"
+BEGUN = frozenset((_GET_RECORDS, _WHOLE_PREFIX + b"PutRecord"))
+"""What `Dispatcher.begin` knows."""
 
 
 def is_answered_whole(target: bytes) -> bool:
@@ -128,6 +132,44 @@ class Dispatcher:
             log.exception("an unexpected error while answering %s", target)
             return Answer(*codec.encode_error(InternalFailure("Internal failure."), content_type))
 
+    def begin(self, caller: Caller, target: bytes, body: bytes) -> Answer | Later[Answer] | None:
+        """Answer what is asked most as directly as can be: a poll at the tail, one record's put.
+
+        For requests in JSON of a target in BEGUN, without the headers of a producer. None where
+        there is more to it, or something wrong, with nothing done: `dispatch` answers that.
+        """
+        try:
+            return (
+                self._poll(caller, body) if target == _GET_RECORDS else self._put_one(caller, body)
+            )
+        except HeadraceError:
+            pass
+        except Exception:
+            log.exception("an unexpected error while answering %s", target.decode("latin-1"))
+            return Answer(*codec.encode_error(InternalFailure("Internal failure."), codec.JSON))
+        return None
+
+    def _poll(self, caller: Caller, body: bytes) -> Answer | None:
+        usual = hot.decode_usual_poll(body)
+        answer = None if usual is None else self._reads.get_now(caller, *usual)
+        return None if answer is None else Answer(200, [], hot.render_poll(answer))
+
+    def _put_one(self, caller: Caller, body: bytes) -> Later[Answer] | None:
+        usual = hot.decode_usual_put(body)
+        begun = None if usual is None else self._puts.put_one(caller, *usual)
+        return None if begun is None else Later(begun.durable, lambda: self._tell_put(begun))
+
+    def _tell_put(self, begun: PutBegun) -> Answer:
+        try:
+            begun.durable.result()
+        except HeadraceError as error:
+            return Answer(*codec.encode_error(_on_the_wire(error), codec.JSON))
+        self._puts.count_one(begun)
+        stream = begun.stream
+        encryption = None if stream.key_id is None else stream.encryption
+        body = hot.render_one_put(begun.sequence_number, begun.shard.id, encryption)
+        return Answer(200, [], body)
+
     async def _put_records(
         self, caller: Caller, content_type: str, headers: Mapping[bytes, bytes], body: bytes
     ) -> Answer:
@@ -136,7 +178,7 @@ class Dispatcher:
             content_type == codec.JSON,
             lambda: _validate("PutRecords", codec.decode(body, content_type)),
         )
-        stamp = _stamp(headers) if _PRODUCER in headers else None
+        stamp = _stamp(headers) if PRODUCER in headers else None
         answer = await self._puts.put(
             caller, request.name, request.arn, request.columns, stamp, is_dry=request.dry_run
         )
@@ -150,7 +192,7 @@ class Dispatcher:
             content_type == codec.JSON,
             lambda: _validate("PutRecord", codec.decode(body, content_type)),
         )
-        stamp = _stamp(headers) if _PRODUCER in headers else None
+        stamp = _stamp(headers) if PRODUCER in headers else None
         answer = await self._puts.put(
             caller,
             request.name,
@@ -189,7 +231,7 @@ def _validate(name: str, request: object) -> dict[str, Any]:
 
 def _stamp(headers: Mapping[bytes, bytes]) -> Stamp:
     """The producer's headers. Raises ValidationError naming the header that is wrong."""
-    producer_id = headers[_PRODUCER].decode("latin-1")
+    producer_id = headers[PRODUCER].decode("latin-1")
     hot.check_producer_id(producer_id)
     try:
         epoch = int(headers.get(_EPOCH, b"0"))

@@ -61,6 +61,13 @@ class _PutRecord(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     DryRun: bool = False
 
 
+class _UsualPut(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    StreamName: str  # a stream has it or not: there is nothing else to check
+    Data: str
+    PartitionKey: _Key
+    ExplicitHashKey: str | None = None
+
+
 class _GetRecords(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     ShardIterator: Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
     Limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_RECORDS_PER_GET)] = MAX_RECORDS_PER_GET
@@ -80,6 +87,7 @@ class PutRequest(NamedTuple):
 
 _decode_put_records = msgspec.json.Decoder(_PutRecords).decode
 _decode_put_record = msgspec.json.Decoder(_PutRecord).decode
+_decode_usual_put = msgspec.json.Decoder(_UsualPut).decode
 _decode_get_records = msgspec.json.Decoder(_GetRecords).decode
 
 Validate = Callable[[], dict[str, Any]]
@@ -114,6 +122,26 @@ def decode_put_records(body: bytes, is_json: bool, validate: Validate) -> PutReq
         _columns(checked["Records"], _LIST_PATH),
         bool(checked.get("DryRun")),
     )
+
+
+def decode_usual_put(body: bytes) -> tuple[str, str, str, str | None] | None:
+    """A PutRecord body of JSON that names its stream and says nothing unusual; else None.
+
+    Name, data (what ought to be base64), partition key and explicit hash key.
+    """
+    try:
+        request = _decode_usual_put(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    explicit = request.ExplicitHashKey
+    if explicit is not None and not _is_hash_key(explicit):
+        return None
+    return request.StreamName, request.Data, request.PartitionKey, explicit
+
+
+def _is_hash_key(text: str) -> bool:
+    """As the pattern of `_HashKey` says, which takes longer to."""
+    return len(text) <= 39 and text.isdigit() and text.isascii() and (text[0] != "0" or text == "0")
 
 
 def decode_put_record(body: bytes, is_json: bool, validate: Validate) -> PutRequest:
@@ -178,6 +206,15 @@ def decode_get_records(body: bytes, is_json: bool, validate: Validate) -> tuple[
     )
 
 
+def decode_usual_poll(body: bytes) -> tuple[str, int] | None:
+    """Iterator and limit of a GetRecords body of JSON that says nothing unusual; else None."""
+    try:
+        request = _decode_get_records(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    return None if request.DryRun else (request.ShardIterator, request.Limit)
+
+
 def render_put_records(answer: PutAnswer, content_type: str) -> bytes:
     numbers, ids = answer.sequence_numbers, answer.shard_ids
     if answer.refused:
@@ -199,13 +236,15 @@ def render_put_records(answer: PutAnswer, content_type: str) -> bytes:
     pieces[0::2] = numbers
     pieces[1::2] = map(after.__getitem__, ids)
     pieces[-1] = f'","ShardId":"{ids[-1]}"}}]}}'
-    head = f'{{{_encryption(answer)}"FailedRecordCount":0,"Records":[{{"SequenceNumber":"'
+    head = (
+        f'{{{_encryption(answer.encryption)}"FailedRecordCount":0,"Records":[{{"SequenceNumber":"'
+    )
     return (head + "".join(pieces)).encode()
 
 
-def _encryption(answer: PutAnswer) -> str:
+def _encryption(encryption: str | None) -> str:
     """The member that only encrypted streams' answers have, as it begins an object."""
-    return "" if answer.encryption is None else f'"EncryptionType":"{answer.encryption}",'
+    return "" if encryption is None else f'"EncryptionType":"{encryption}",'
 
 
 def _render_partly_refused(answer: PutAnswer, content_type: str) -> bytes:
@@ -237,8 +276,23 @@ def render_put_record(answer: PutAnswer, content_type: str) -> bytes:
             "EncryptionType": answer.encryption,
         }
         return encode_response("PutRecord", response, content_type)
-    head = _encryption(answer)
+    return render_one_put(number, shard, answer.encryption)
+
+
+def render_one_put(number: str, shard: str, encryption: str | None) -> bytes:
+    """The JSON answer to a PutRecord."""
+    head = _encryption(encryption)
     return f'{{{head}"SequenceNumber":"{number}","ShardId":"{shard}"}}'.encode()
+
+
+def render_poll(answer: GetAnswer) -> bytes:
+    """The JSON answer to a GetRecords that leaves its reader at the tail of an open shard."""
+    records = b",".join(answer.slice.parts)
+    following = (answer.next_iterator or "").encode()
+    return b'{"Records":[%b],"MillisBehindLatest":0,"NextShardIterator":"%b"}' % (
+        records,
+        following,
+    )
 
 
 class _Record(msgspec.Struct, gc=False):

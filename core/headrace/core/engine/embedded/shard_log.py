@@ -49,15 +49,24 @@ class EmbeddedShardLog:
     # -- putting -------------------------------------------------------------------------------
 
     async def append(self, puts: Sequence[ShardPut]) -> list[list[str]]:
-        self.commits.refuse_if_failed()
-        self.commits.admit(sum(put.payload_bytes for put in puts))
-        now_ms = self._clock.now_ms()
-        numbers = [
-            self._log.append(p.shard, p.created_s, p.data, p.keys, now_ms, p.is_encrypted)[1]
-            for p in puts
-        ]
-        await self.commits.durable()
+        numbers, durable = self.append_soon(puts)
+        await durable
         return numbers
+
+    def append_soon(self, puts: Sequence[ShardPut]) -> tuple[list[list[str]], asyncio.Future[None]]:
+        commits = self.commits
+        payload_bytes = 0
+        for put in puts:
+            payload_bytes += put.payload_bytes
+        commits.admit(payload_bytes)
+        now_ms = self._clock.now_ms()
+        numbers = []
+        for p in puts:
+            _, of_put = self._log.append(
+                p.shard, p.created_s, p.data, p.keys, now_ms, p.is_encrypted
+            )
+            numbers.append(of_put)
+        return numbers, commits.durable()
 
     async def append_once(
         self, producer_id: str, epoch: int, records: Sequence[StampedRecord]
@@ -145,9 +154,11 @@ class EmbeddedShardLog:
     async def read(
         self, shard: int, position: Position, *, floor: Position, max_records: int, max_bytes: int
     ) -> Slice:
-        start = max(position, floor)
-        if start >= self._log.tail and not self._is_closed:
-            return Slice([], 0, start, None)  # as a snapshot would say to most polls
+        found = self.read_now(
+            shard, position, floor=floor, max_records=max_records, max_bytes=max_bytes
+        )
+        if found is not None:
+            return found
         return await self._look(
             lambda snapshot, wait: snapshot.read(
                 shard,
@@ -158,6 +169,19 @@ class EmbeddedShardLog:
                 wait=wait,
             )
         )
+
+    def read_now(
+        self, shard: int, position: Position, *, floor: Position, max_records: int, max_bytes: int
+    ) -> Slice | None:
+        if self._is_closed:
+            return None
+        start = max(position, floor)
+        if start >= self._log.tail:
+            return Slice([], 0, start, None)
+        newest = self._log.newest
+        if newest is None:
+            return None
+        return newest.read(shard, position, start, max_records, max_bytes)
 
     async def find_time(self, shard: int, at_ms: int) -> Position:
         return await self._look(lambda snapshot, wait: snapshot.find_time(shard, at_ms, wait=wait))

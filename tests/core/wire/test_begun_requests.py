@@ -1,0 +1,248 @@
+"""A poll at the tail and one record's put: begun directly, answered and counted as by `reply`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api_support import SIGNED
+from headrace.core.later import Later
+from headrace.core.limits import ITERATOR_LIFETIME_MS
+from headrace.core.server import Server, ServerConfig
+from headrace.core.testing.manual_clock import ManualClock
+
+JSON = b"application/x-amz-json-1.1"
+LAST = 2**128 - 1
+AUTO = {
+    "StreamModeDetails": {"StreamMode": "ON_DEMAND"},
+    "RecordDistributionStrategy": "AUTO",
+}
+PLAIN, KMS = "plain", "kms"
+
+
+class Client:
+    """Requests to a server's data path, as the listener hands them over."""
+
+    def __init__(self, server: Server, clock: ManualClock) -> None:
+        self.server, self.clock = server, clock
+        self._answer_whole = server._uvicorn.config.app.answer_whole  # type: ignore[union-attr]
+
+    async def ask(
+        self, operation: str, request: object, *, begun: bool = True, account: str = ""
+    ) -> tuple[str, dict[str, Any]]:
+        """The way it went (now, later, whole), and the answer.
+
+        Unless `begun` it is given a content type of which only `reply` knows what it means.
+        """
+        headers = {name.lower().encode(): value.encode() for name, value in SIGNED.items()}
+        if account:
+            headers[b"authorization"] = headers[b"authorization"].replace(
+                b"Credential=test/", b"Credential=" + account.encode() + b"/"
+            )
+        headers[b"content-type"] = JSON if begun else JSON + b"; a=b"
+        headers[b"x-amz-target"] = b"Kinesis_20131202." + operation.encode()
+        body = request if isinstance(request, bytes) else json.dumps(request).encode()
+        answering = self._answer_whole(list(headers.items()), body)
+        if isinstance(answering, tuple):
+            way, reply = "now", answering
+        elif isinstance(answering, Later):
+            await asyncio.wait([answering.done])
+            way, reply = "later", answering.tell()
+        else:
+            way, reply = "whole", await answering
+        status, found, said = reply
+        text = said if isinstance(said, bytes) else said.join()
+        names = {name.decode(): value.decode() for name, value in found}
+        assert names.pop("x-amzn-requestid")
+        assert int(names.pop("content-length")) == len(text)
+        return way, {"status": status, "headers": names, "body": json.loads(text or b"{}")}
+
+    async def good(self, operation: str, request: object) -> dict[str, Any]:
+        _, answer = await self.ask(operation, request)
+        assert answer["status"] == 200, answer
+        body: dict[str, Any] = answer["body"]
+        return body
+
+    async def create(self, name: str, **more: Any) -> None:
+        more = more or {"ShardCount": 3}
+        await self.good("CreateStream", {"StreamName": name, **more})
+        if KMS in name:
+            await self.good(
+                "StartStreamEncryption",
+                {"StreamName": name, "EncryptionType": "KMS", "KeyId": "alias/a"},
+            )
+
+    async def iterator(self, name: str, kind: str = "LATEST", shard: int = 0) -> str:
+        request = {
+            "StreamName": name, "ShardId": f"shardId-{shard:012d}", "ShardIteratorType": kind,
+        }  # fmt: skip
+        token: str = (await self.good("GetShardIterator", request))["ShardIterator"]
+        return token
+
+    def counted(self) -> dict[str, list[Any]]:
+        """What has been counted since the last time, by stream."""
+        taken = self.server._usage.take()
+        found: dict[str, list[Any]] = {}
+        for (uid, shard), counts in sorted(taken.shards.items()):
+            found.setdefault(taken.identities[uid].name, []).append((shard, counts))
+        return found
+
+
+@pytest.fixture
+async def client(tmp_path: Path) -> AsyncIterator[Client]:
+    clock = ManualClock()
+    server = Server(ServerConfig(port=0, data=tmp_path / "stream", state_delay_ms=0), clock=clock)
+    await server.start()
+    server._usage.on_first = None  # nobody else is to take what has been counted
+    yield Client(server, clock)
+    await server.stop()
+
+
+GOOD: dict[str, Any] = {"Data": "YWJj", "PartitionKey": "k"}
+
+PUTS: list[tuple[str, Any]] = [
+    ("later", GOOD),
+    ("later", GOOD | {"Data": ""}),
+    ("later", GOOD | {"Data": "YWJj" * 3_000}),
+    *(("later", GOOD | {"PartitionKey": key}) for key in ('a"b', "a\\", "\n", "\x7f", "k" * 256)),
+    *(("later", GOOD | {"ExplicitHashKey": key}) for key in ("0", "1", str(LAST), None)),
+    *(("whole", GOOD | {"ExplicitHashKey": key}) for key in (str(LAST + 1), "9" * 40, "01", "00")),
+    *(("whole", GOOD | {"ExplicitHashKey": key}) for key in ("", "-1", "+1", " 1", "\uff11")),
+    *(("whole", GOOD | {"PartitionKey": key}) for key in ("é", "\u2028", "k" * 257, "", None, 1)),
+    *(("whole", GOOD | {"Data": data}) for data in ("YQ", "YR==", "Y Q=", "é", None, 5)),
+    ("whole", {"Data": "YWJj"}),
+    ("whole", {"PartitionKey": "k"}),
+    ("whole", GOOD | {"StreamName": "there-is-none"}),
+    ("whole", GOOD | {"StreamName": "no name!"}),
+    ("whole", GOOD | {"StreamName": ""}),
+    ("whole", GOOD | {"StreamName": None}),
+    ("whole", GOOD | {"StreamARN": "arn:aws:kinesis:us-east-1:123456789012:stream/other"}),
+    ("whole", GOOD | {"SequenceNumberForOrdering": "0"}),
+    ("whole", GOOD | {"DryRun": True}),
+    ("whole", GOOD | {"DryRun": False}),
+    ("whole", GOOD | {"Unknown": 1}),
+    ("whole", b"{"),
+    ("whole", b""),
+    ("whole", b"[]"),
+    ("whole", b'{"Data":"YWJj","PartitionKey":"k\xff"}'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [PLAIN, KMS])
+async def test_puts(client: Client, kind: str) -> None:
+    names = [f"{kind}-{way}" for way in ("begun", "whole")]
+    for name in names:
+        await client.create(name)
+    client.counted()
+    for way, case in PUTS:
+        answers = []
+        for name in names:
+            request = case if isinstance(case, bytes) else {"StreamName": name, **case}
+            begun = name.endswith("begun")
+            went, answer = await client.ask("PutRecord", request, begun=begun)
+            assert went == (way if begun else "whole"), case
+            if "SequenceNumber" in answer["body"]:
+                assert len(answer["body"].pop("SequenceNumber")) == 56
+            answers.append(json.loads(json.dumps(answer).replace(name, "NAME")))
+        assert answers[0] == answers[1], case
+    counted = client.counted()
+    assert counted[names[0]] == counted[names[1]]
+    stored = [await everything(client, name) for name in names]
+    assert stored[0] == stored[1]
+    assert len(stored[0]) > 12
+
+
+async def everything(client: Client, name: str) -> list[Any]:
+    found = []
+    for shard in range(3):
+        token = await client.iterator(name, "TRIM_HORIZON", shard)
+        answer = await client.good("GetRecords", {"ShardIterator": token})
+        for record in answer["Records"]:
+            record.pop("SequenceNumber")
+            found.append((shard, record))
+    return found
+
+
+async def test_polls(client: Client) -> None:
+    await client.create("a")
+    put = {"StreamName": "a", "ExplicitHashKey": "0", **GOOD}
+    old = await client.iterator("a", "TRIM_HORIZON")
+    start = await client.iterator("a")
+
+    async def poll(token: str, way: str, account: str = "", **more: Any) -> tuple[int, Any]:
+        """Both ways the same, and counted alike; how many records, and the next iterator."""
+        answers, counts = [], []
+        client.counted()
+        for begun in (True, False):
+            request = {"ShardIterator": token, **more}
+            went, answer = await client.ask("GetRecords", request, begun=begun, account=account)
+            assert went == (way if begun else "whole")
+            following = answer["body"].get("NextShardIterator")
+            if following is not None:
+                codec = client.server._dispatcher._reads._iterators
+                answer["body"]["NextShardIterator"] = str(
+                    codec.read(following, client.clock.now_ms())
+                )
+            answers.append(answer)
+            await asyncio.sleep(0)  # polls are counted when they have been answered
+            counts.append(client.counted())
+        assert answers[0] == answers[1]
+        assert counts[0] == counts[1]
+        return len(answers[0]["body"].get("Records", ())), following
+
+    assert (await poll(start, "now"))[0] == 0
+    assert (await poll(start, "now", Limit=1))[0] == 0
+    assert (await poll(f'"{start}"', "now"))[0] == 0
+    await client.good("PutRecord", put)
+    count, after_one = await poll(start, "now")
+    assert count == 1
+    assert (await poll(after_one, "now"))[0] == 0
+    two = {"Data": "YWJj", "PartitionKey": "k", "ExplicitHashKey": "0"}
+    await client.good("PutRecords", {"StreamName": "a", "Records": [two, two]})
+    assert (await poll(old, "whole"))[0] == 3  # it is not what was written last
+    assert (await poll(after_one, "whole", Limit=1))[0] == 1  # more behind it
+    count, tail = await poll(after_one, "now", Limit=2)
+    assert count == 2
+
+    for wrong in (tail[:-1], tail[:-4] + "AAAA", "", "x" * 513):
+        await poll(wrong, "whole")
+    for more in ({"DryRun": True}, {"Limit": 0}, {"Limit": 10_001}, {"Limit": "1"}, {"Else": 1}):
+        await poll(tail, "whole", **more)
+    await poll(tail, "now", StreamARN="arn:aws:kinesis:us-east-1:123456789012:stream/other")
+    await poll(tail, "whole", account="111122223333")
+
+    await client.clock.advance(ITERATOR_LIFETIME_MS)
+    await poll(tail, "now")
+    await client.clock.advance(1)
+    await poll(tail, "whole")  # expired
+    tail = await client.iterator("a")
+    request = {"StreamName": "a", "ShardToSplit": "shardId-000000000000", "NewStartingHashKey": "9"}
+    await client.good("SplitShard", request)
+    assert (await poll(tail, "whole"))[1] is None  # its end, with its children
+    other = await client.iterator("a", shard=1)
+    await client.good("DeleteStream", {"StreamName": "a"})
+    await poll(other, "whole")
+
+
+async def test_where_records_are_spread_routing_is_another(client: Client) -> None:
+    await client.create("a", **AUTO)
+    went, answer = await client.ask("PutRecord", {"StreamName": "a", **GOOD})
+    assert (went, answer["status"]) == ("whole", 200)
+
+
+async def test_nothing_is_begun_for_pages_and_producers(client: Client) -> None:
+    """What their headers say is looked at first."""
+    await client.create("a")
+    body = json.dumps({"StreamName": "a", **GOOD}).encode()
+    usual = [(name.lower().encode(), value.encode()) for name, value in SIGNED.items()]
+    usual += [(b"content-type", JSON), (b"x-amz-target", b"Kinesis_20131202.PutRecord")]
+    for header in ((b"origin", b"https://elsewhere.example"), (b"x-headrace-producer", b"p")):
+        answering = client._answer_whole([*usual, header], body)
+        assert asyncio.iscoroutine(answering)
+        status, _, _ = await answering
+        assert status != 200
