@@ -22,7 +22,7 @@ from headrace.core.service import (
     streams,
     subscriptions,
 )
-from headrace.core.wire import dispatch, hot
+from headrace.core.wire import dispatch, hot_answers, hot_requests
 from headrace.core.wire.service_model import Operation, Shape, service_model
 
 NOT_YET = ("Channel", "Queue")  # CreateChannel, ListChannels, …
@@ -78,7 +78,7 @@ SHARED: list[ModuleType] = [addressing, catalog]
 def source_of(operation: str) -> str:
     """The text of the modules that answer an operation."""
     if operation in ("PutRecord", "PutRecords", "GetRecords"):
-        return inspect.getsource(hot)
+        return inspect.getsource(hot_requests) + inspect.getsource(hot_answers)
     if operation == "GetShardIterator":
         return inspect.getsource(puts) + inspect.getsource(reads) + inspect.getsource(operations)
     if operation == "SubscribeToShard":

@@ -35,7 +35,7 @@ from headrace.core.service.streams import StreamService
 from headrace.core.service.subscriptions import SubscriptionService
 from headrace.core.service.usage import Usage
 from headrace.core.service.usage_report import UsageService
-from headrace.core.wire import codec, event_stream, hot, validation
+from headrace.core.wire import codec, event_stream, hot_answers, hot_requests, validation
 from headrace.core.wire.answer import Answer
 from headrace.core.wire.extension import Extension
 
@@ -150,12 +150,12 @@ class Dispatcher:
         return None
 
     def _poll(self, caller: Caller, body: bytes) -> Answer | None:
-        usual = hot.decode_usual_poll(body)
+        usual = hot_requests.decode_usual_poll(body)
         answer = None if usual is None else self._reads.get_now(caller, *usual)
-        return None if answer is None else Answer(200, [], hot.render_poll(answer))
+        return None if answer is None else Answer(200, [], hot_answers.render_poll(answer))
 
     def _put_one(self, caller: Caller, body: bytes) -> Later[Answer] | None:
-        usual = hot.decode_usual_put(body)
+        usual = hot_requests.decode_usual_put(body)
         begun = None if usual is None else self._puts.put_one(caller, *usual)
         return None if begun is None else Later(begun.durable, lambda: self._tell_put(begun))
 
@@ -167,13 +167,13 @@ class Dispatcher:
         self._puts.count_one(begun)
         stream = begun.stream
         encryption = None if stream.key_id is None else stream.encryption
-        body = hot.render_one_put(begun.sequence_number, begun.shard.id, encryption)
+        body = hot_answers.render_one_put(begun.sequence_number, begun.shard.id, encryption)
         return Answer(200, [], body)
 
     async def _put_records(
         self, caller: Caller, content_type: str, headers: Mapping[bytes, bytes], body: bytes
     ) -> Answer:
-        request = hot.decode_put_records(
+        request = hot_requests.decode_put_records(
             body,
             content_type == codec.JSON,
             lambda: _validate("PutRecords", codec.decode(body, content_type)),
@@ -182,12 +182,12 @@ class Dispatcher:
         answer = await self._puts.put(
             caller, request.name, request.arn, request.columns, stamp, is_dry=request.dry_run
         )
-        return Answer(200, [], hot.render_put_records(answer, content_type))
+        return Answer(200, [], hot_answers.render_put_records(answer, content_type))
 
     async def _put_record(
         self, caller: Caller, content_type: str, headers: Mapping[bytes, bytes], body: bytes
     ) -> Answer:
-        request = hot.decode_put_record(
+        request = hot_requests.decode_put_record(
             body,
             content_type == codec.JSON,
             lambda: _validate("PutRecord", codec.decode(body, content_type)),
@@ -202,19 +202,19 @@ class Dispatcher:
             ordering=request.ordering,
             is_dry=request.dry_run,
         )
-        return Answer(200, [], hot.render_put_record(answer, content_type))
+        return Answer(200, [], hot_answers.render_put_record(answer, content_type))
 
     async def _get_records(
         self, caller: Caller, content_type: str, headers: Mapping[bytes, bytes], body: bytes
     ) -> Answer:
-        token, limit, is_dry = hot.decode_get_records(
+        token, limit, is_dry = hot_requests.decode_get_records(
             body,
             content_type == codec.JSON,
             lambda: _validate("GetRecords", codec.decode(body, content_type)),
         )
         answer = await self._reads.get(caller, token, limit, is_dry=is_dry)
         extra = [RECORDS_EXPIRED_HEADER] if answer.slice.missed else []
-        return Answer(200, extra, hot.render_get_records(answer, content_type))
+        return Answer(200, extra, hot_answers.render_get_records(answer, content_type))
 
     async def _subscribe_to_shard(
         self, caller: Caller, content_type: str, headers: Mapping[bytes, bytes], body: bytes
@@ -232,7 +232,7 @@ def _validate(name: str, request: object) -> dict[str, Any]:
 def _stamp(headers: Mapping[bytes, bytes]) -> Stamp:
     """The producer's headers. Raises ValidationError naming the header that is wrong."""
     producer_id = headers[PRODUCER].decode("latin-1")
-    hot.check_producer_id(producer_id)
+    hot_requests.check_producer_id(producer_id)
     try:
         epoch = int(headers.get(_EPOCH, b"0"))
     except ValueError:

@@ -20,7 +20,7 @@ import msgspec
 from headrace.core.errors import HeadraceError, InternalFailure, ServiceError
 from headrace.core.service.subscriptions import ShardEvent
 from headrace.core.wire import codec
-from headrace.core.wire.hot import records_for_cbor
+from headrace.core.wire.hot_answers import records_for_cbor
 from headrace.core.wire.service_model import Shape, service_model
 
 log = logging.getLogger("headrace.core")
