@@ -133,7 +133,20 @@ def test_a_disk_that_stays_slow_is_tried_ever_more_seldom() -> None:
         policy.took(0)
         assert policy.takes(window())
     policy.took(1)
+    assert policy.takes(window()), "one among so many is forgiven"
+    policy.took(1)
     assert [policy.takes(window()) for _ in range(17)] == [False] * 16 + [True]
+
+
+def test_a_slow_sync_is_forgiven_when_enough_before_it_were_quick() -> None:
+    policy = InLoop()
+    for quick in (InLoop.forgiven_after, InLoop.forgiven_after, InLoop.forgiven_after - 1):
+        for _ in range(quick):
+            assert policy.takes(window())
+            policy.took(policy.quick_s)
+        assert policy.takes(window())
+        policy.took(1)
+    assert not policy.takes(window())
 
 
 async def test_a_large_request_does_not_wait_for_the_others_of_its_turn(
