@@ -57,6 +57,9 @@ class Client:
             way, reply = "whole", await answering
         status, found, said = reply
         text = said if isinstance(said, bytes) else said.join()
+        if isinstance(found, bytes):
+            assert way != "whole" and found.endswith(b"\r\n")
+            found = [line.split(b": ") for line in found.split(b"\r\n")[:-1]]
         names = {name.decode(): value.decode() for name, value in found}
         assert names.pop("x-amzn-requestid")
         assert int(names.pop("content-length")) == len(text)

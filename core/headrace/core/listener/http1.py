@@ -28,7 +28,8 @@ from headrace.core.pieces import Pieces
 PLAIN_BYTES = 16 * KIB  # to a larger one a task and some copies are nothing
 _TIMER_SLACK_S = 0.01  # timers may be early
 
-WholeReply = tuple[int, list[tuple[bytes, bytes]], bytes | Pieces]
+WholeReply = tuple[int, list[tuple[bytes, bytes]] | bytes, bytes | Pieces]
+"""Status, headers (or their lines, each with its end), body."""
 Answering = WholeReply | Later[WholeReply] | Coroutine[Any, Any, WholeReply]
 AnswerWhole = Callable[[list[tuple[bytes, bytes]], bytes], Answering | None]
 
@@ -53,6 +54,7 @@ class Http1Protocol(GatheringHttp1Protocol):
         super().__init__(*args, **kwargs)
         self._answer_whole: AnswerWhole | None = getattr(self.app, "answer_whole", None)
         self._begun: tuple[bytes, Head] | None = None  # a plain request of which more is to come
+        self._defaults: tuple[list[tuple[bytes, bytes]], bytes] = ([], b"")
         self._answered_s = 0.0  # when the last plain one was, by the loop's clock
 
     def data_received(self, data: bytes) -> None:
@@ -139,20 +141,23 @@ class Http1Protocol(GatheringHttp1Protocol):
             return
         status, headers, body = reply
         # what of a header comes from the request is printable: `plain_head` has seen to that
-        head = [STATUS_LINE[status]]
-        for name, value in self.server_state.default_headers:
-            head += (name, b": ", value, b"\r\n")
-        for name, value in headers:
-            head += (name, b": ", value, b"\r\n")
-        head.append(b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n")
+        lines = headers if isinstance(headers, bytes) else _lines(headers)
+        end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
         cycle.response_complete = True
-        self._gathering.write_whole(b"".join(head), body)
+        self._gathering.write_whole(STATUS_LINE[status] + self._default_lines() + lines + end, body)
         if not cycle.keep_alive:
             self.transport.close()
         if self.pipeline or self.flow.write_paused:
             self.on_response_complete()
         else:
             self._rest()
+
+    def _default_lines(self) -> bytes:
+        """Those of uvicorn's own headers, which it makes anew every second."""
+        headers = self.server_state.default_headers
+        if headers is not self._defaults[0]:
+            self._defaults = headers, _lines(headers)
+        return self._defaults[1]
 
     def _rest(self) -> None:
         """What `on_response_complete` does where nothing came behind the request.
@@ -202,6 +207,10 @@ class Http1Protocol(GatheringHttp1Protocol):
         assert begun is not None
         self._hold(0, 0)
         return begun
+
+
+def _lines(headers: list[tuple[bytes, bytes]]) -> bytes:
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
 def _whole(reply: WholeReply) -> WholeReply:

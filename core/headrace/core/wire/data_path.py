@@ -30,10 +30,17 @@ from headrace.core.wire.dispatch import BEGUN, PRODUCER, Dispatcher, is_answered
 Header = tuple[bytes, bytes]
 Reply = tuple[int, Headers, bytes | Pieces | AsyncGenerator[bytes, None]]
 """Status, headers, body."""
+PlainReply = Reply | tuple[int, bytes, bytes]
+"""As `Reply`, or with the lines of the headers as they are sent."""
 
 _JSON = codec.JSON.encode()
 _WHOLE = (bytes, Pieces)  # of a known length
 _PLAIN_JSON = "application/json"  # what some clients say for codec.JSON
+_LINES = (
+    b"x-amzn-requestid: %b\r\nx-amz-id-2: %b\r\ncontent-type: "
+    + _JSON
+    + b"\r\ncontent-length: %d\r\n"
+)
 # x-amz-id-2 decodes to 64..80 bytes at AWS; it names the host, so one per process will do
 EXTENDED_ID = base64.b64encode(os.urandom(72))
 
@@ -64,7 +71,7 @@ class DataPath:
 
     def answer_whole(
         self, pairs: Sequence[Header], body: bytes
-    ) -> Reply | Later[Reply] | Coroutine[Any, Any, Reply] | None:
+    ) -> PlainReply | Later[PlainReply] | Coroutine[Any, Any, Reply] | None:
         """The reply to a `POST /` that has been received; None if it is one that goes on.
 
         `pairs` are its headers, names in lower case. The reply is status, headers and body. See
@@ -86,7 +93,7 @@ class DataPath:
 
     def _begin(
         self, pairs: Sequence[Header], target: bytes, body: bytes
-    ) -> Reply | Later[Reply] | None:
+    ) -> PlainReply | Later[PlainReply] | None:
         """What is asked most, begun; None for all else and what is wrong: `reply` answers that."""
         try:
             caller = self._authenticator.authenticate("POST", b"/", b"", pairs, body)
@@ -96,8 +103,15 @@ class DataPath:
         if begun is None:
             return None
         if isinstance(begun, Answer):
-            return self._told(begun, _JSON)
-        return Later(begun.done, lambda: self._told(begun.tell(), _JSON))
+            return self._told_directly(begun)
+        return Later(begun.done, lambda: self._told_directly(begun.tell()))
+
+    def _told_directly(self, answer: Answer) -> PlainReply:
+        """As `_told` of an answer in JSON, which has no other headers where it is a good one."""
+        status, _, out = answer
+        if status != 200 or not isinstance(out, bytes):
+            return self._told(answer, _JSON)
+        return status, _LINES % (self.request_id(), EXTENDED_ID, len(out)), out
 
     async def reply(
         self,

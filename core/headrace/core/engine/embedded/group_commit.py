@@ -213,7 +213,7 @@ class GroupCommit:
         if isinstance(outcome, Written):
             self._log.publish(outcome)
             _answer(waiters, None)
-            self._on_visible({shard for shard, _ in outcome.entries})
+            self._on_visible([shard for shard, _ in outcome.entries])
         elif isinstance(outcome, StorageFull):
             self._log.fail(window)
             self._in_flight_bytes = 0
