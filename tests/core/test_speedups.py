@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from headrace.core import speedups
 from headrace.core.listener.plain_head import plain_head
+from headrace.core.log.format import small_frame
 from headrace.core.log.rendering import are_plain, join_objects, quote_keys, render, render_one
 from headrace.core.model.blobs import decoded_sizes
 from headrace.core.model.sequence import MAX_INDEX, STEP, compose, count_up, run
@@ -31,13 +32,9 @@ from headrace.core.wire.authorization import usual_credential
 ROOT = Path(__file__).parents[2]
 FOLDER = "core/headrace/core"
 SOURCES = [
-    "_credential.c",
-    "_one_record.c",
-    "_plain_head.c",
-    "_routes.c",
-    "_speedups.c",
-    "_speedups.h",
-]
+    "_credential.c", "_one_record.c", "_plain_head.c", "_routes.c", "_small_frame.c",
+    "_speedups.c", "_speedups.h",
+]  # fmt: skip
 
 compiled_only = pytest.mark.skipif(
     not speedups.IS_COMPILED and "CI" not in os.environ,
@@ -62,7 +59,7 @@ def test_every_marked_function_has_a_twin() -> None:
     assert twins == set(speedups.PLAIN)
     for function in (
         are_plain, count_up, decoded_sizes, hash_routes, join_objects, plain_head, render_one,
-        usual_credential,
+        small_frame, usual_credential,
     ):  # fmt: skip
         assert function is getattr(_speedups, function.__name__)
 
@@ -90,6 +87,30 @@ SPOILT = st.builds(
 def test_sizes_of_base64(texts: list[str]) -> None:
     assert decoded_sizes(texts) == plain(decoded_sizes)(texts)
     assert decoded_sizes(tuple(texts)) == decoded_sizes(texts)
+
+
+U64 = st.integers(0, 2**64 - 1)
+
+
+@compiled_only
+@given(
+    st.lists(st.binary(max_size=40), min_size=1, max_size=5),
+    st.lists(st.integers(0, 2**32 - 1), max_size=5),
+    st.binary(max_size=20),
+    st.integers(0, 2**32 - 1),
+    st.tuples(U64, U64, U64, U64),
+)
+@example([b""], [], b"", 0, (0, 0, 0, 0))
+@example([b"x" * 70_000, b"y"], [2**32 - 1], b"z" * 9, 2**32 - 1, (2**64 - 1,) * 4)
+def test_a_small_frame(
+    objects: list[bytes],
+    ends: list[int],
+    producers: bytes,
+    shard: int,
+    numbers: tuple[int, int, int, int],
+) -> None:
+    arguments = array("I", ends), objects, producers, shard, *numbers
+    assert small_frame(*arguments) == plain(small_frame)(*arguments)
 
 
 WORD = st.text("aZ0/;-_", min_size=1, max_size=6) | st.text(
@@ -254,6 +275,17 @@ def test_objects(
         lambda: join_objects(("h", "k", "n", "e"), 7, iter([]), ["1"], 0),  # type: ignore[arg-type]
         lambda: join_objects(("h", "k", "n", "e"), ["\udc80"], ["b"], ["1"], 0),
         lambda: join_objects(("h", "k", "n", "e"), ["a"], [None], ["1"], 0),  # type: ignore[list-item]
+        lambda: small_frame(array("I"), [], b"", 0, 0, 0, 0, 0),
+        lambda: small_frame(array("I"), ["a"], b"", 0, 0, 0, 0, 0),  # type: ignore[list-item]
+        lambda: small_frame(array("I"), [b"a"], b"", 2**32, 0, 0, 0, 0),
+        lambda: small_frame(array("I"), [b"a"], b"", 0, -1, 0, 0, 0),
+        lambda: small_frame(None, [b"a"], b"", 0, 0, 0, 0, 0),  # type: ignore[arg-type]
+        lambda: render_one(2**36, 0, 0, 0, "", "", False),
+        lambda: render_one(0, 2**64, 0, 0, "", "", False),
+        lambda: render_one(0, 0, 0, 0, b"", "", False),  # type: ignore[arg-type]
+        lambda: usual_credential(None),  # type: ignore[arg-type]
+        lambda: usual_credential([(b"date", "")]),  # type: ignore[list-item]
+        lambda: usual_credential([(b"date",)]),  # type: ignore[list-item]
     ],
 )
 def test_wrong_arguments_are_errors_and_no_more(call: Callable[[], object]) -> None:
@@ -300,6 +332,7 @@ def test_without_them_everything_works_the_same() -> None:
     assert in_use({"HEADRACE_SPEEDUPS": "0"}) == "speedups off"
     tests = [
         "tests/core/log/test_rendering.py",
+        "tests/core/log/test_recovery.py",
         "tests/core/model",
         "tests/core/test_routing.py",
         "tests/core/api/test_put_records.py",
@@ -374,6 +407,26 @@ def test_an_editable_install_has_it_beside_its_source(tmp_path: Path) -> None:
         check=True,
     )
     assert there.stdout == f"{speedups._VERSION}\n"
+
+
+@compiled_only
+def test_checksums_where_the_processor_has_no_instruction_for_them(tmp_path: Path) -> None:
+    hook = Hook(tmp_path)
+    source = tmp_path / FOLDER / "_small_frame.c"
+    text = source.read_text().replace("defined(__x86_64__) &&", "0 &&")
+    assert text != source.read_text()
+    source.write_text(text)
+    hook.run("editable")
+    call = "small_frame(array('I', [5]), [b'abc', b'd' * 99], b'marks', 1, 2, 3, 4, 5)"
+    there = subprocess.run(
+        [sys.executable, "-c", f"from array import array; from _speedups import *; print({call})"],
+        cwd=hook.beside.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    here = plain(small_frame)(array("I", [5]), [b"abc", b"d" * 99], b"marks", 1, 2, 3, 4, 5)
+    assert there.stdout == f"{here!r}\n"
 
 
 NO_COMPILER = "sysconfig.get_config_vars()['LDSHARED'] = '/nowhere/cc -shared'"

@@ -305,6 +305,7 @@ static PyMethodDef functions[] = {
     {"join_objects", join_objects, METH_VARARGS, NULL},
     {"plain_head", plain_head, METH_O, NULL},
     {"render_one", (PyCFunction)(void (*)(void))render_one, METH_FASTCALL, NULL},
+    {"small_frame", (PyCFunction)(void (*)(void))small_frame, METH_FASTCALL, NULL},
     {"usual_credential", usual_credential, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };

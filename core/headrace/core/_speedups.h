@@ -21,6 +21,7 @@ is_column(PyObject *object)
 int is_plain(const unsigned char *text, Py_ssize_t length);
 
 PyObject *render_one(PyObject *module, PyObject *const *args, Py_ssize_t given);
+PyObject *small_frame(PyObject *module, PyObject *const *args, Py_ssize_t given);
 PyObject *hash_routes(PyObject *module, PyObject *const *args, Py_ssize_t given);
 PyObject *plain_head(PyObject *module, PyObject *data);
 PyObject *usual_credential(PyObject *module, PyObject *headers);

@@ -165,13 +165,8 @@ def test_a_frame_is_decoded_to_what_was_encoded(
     marks = [fmt.ProducerMark(*p) for p in producers]
     table = fmt.encode_producers(marks)
     ends = array("I", accumulate(map(len, records), lambda end, size: end + 1 + size))
-    pieces = fmt.encode_body(records, ends, table)
-    body = b"".join(pieces)
-    raw = fmt.encode_header(
-        *pieces, records=len(records), shard=shard, frame_no=frame_no, arrival_ms=START_MS,
-        durable_upto=7, previous=9, producers_bytes=len(table),
-    )  # fmt: skip
-    header = fmt.decode_header(raw + body)
+    raw = b"".join(fmt.encode_frame(ends, records, table, shard, frame_no, START_MS, 7, 9))
+    header, body = fmt.decode_header(raw), raw[fmt.HEADER_BYTES :]
     assert header is not None
     assert (header.frame_no, header.shard, header.records) == (frame_no, shard, len(records))
     assert (header.arrival_ms, header.durable_upto, header.previous) == (START_MS, 7, 9)

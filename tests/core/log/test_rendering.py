@@ -38,12 +38,8 @@ def added(frame: OpenFrame, records: list[Record], is_encrypted: bool) -> list[d
 
 def read_back(frame: OpenFrame) -> list[bytes]:
     """The objects of a frame as a reader finds them in its bytes."""
-    pieces = fmt.encode_body(frame.objects, frame.ends)
-    body = b"".join(pieces)
-    head = fmt.encode_header(
-        *pieces, records=frame.records, shard=0, frame_no=1, arrival_ms=ARRIVAL_MS, durable_upto=0
-    )
-    header = fmt.decode_header(head + body)
+    raw = b"".join(fmt.encode_frame(frame.ends, frame.objects, b"", 0, 1, ARRIVAL_MS, 0, 0))
+    header, body = fmt.decode_header(raw), raw[fmt.HEADER_BYTES :]
     assert header is not None and fmt.body_is_valid(header, body)
     assert header.body_bytes == frame.body_bytes
     start, end = fmt.records_region(header)

@@ -40,11 +40,13 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
 from crc32c import crc32c
+
+from headrace.core.speedups import compiled
 
 MAGIC = int.from_bytes(b"HRF1", "little")
 MAGIC_BYTES = b"HRF1"
@@ -159,21 +161,68 @@ def body_is_valid(header: FrameHeader, body: bytes | memoryview) -> bool:
     return len(body) == header.body_bytes and crc32c(body) == header.body_crc
 
 
-def encode_body(objects: Sequence[bytes], ends: array[int], producers: bytes = b"") -> list[bytes]:
-    """Body of a record frame, as the pieces to write.
+def encode_frame(
+    ends: array[int],
+    objects: list[bytes],
+    producers: bytes,
+    shard: int,
+    frame_no: int,
+    arrival_ms: int,
+    durable_upto: int,
+    previous: int,
+) -> list[bytes]:
+    """A record frame, as the pieces to write.
 
     `objects` are records, one or several joined by commas; `ends` has the end of each record.
     """
-    pieces = [ends.tobytes()]
     if ends[-1] < _JOINED_BYTES:
-        pieces.append(objects[0] if len(objects) == 1 else b",".join(objects))
-    else:  # not copied once more
-        for one in objects:
-            pieces += (one, b",")
-        pieces.pop()
-    if producers:
-        pieces.append(producers)
-    return pieces
+        return [
+            small_frame(
+                ends, objects, producers, shard, frame_no, arrival_ms, durable_upto, previous
+            )
+        ]
+    body = [ends.tobytes()]
+    for one in objects:  # not copied once more
+        body += (one, b",")
+    body[-1] = producers
+    header = encode_header(
+        *body,
+        records=len(ends),
+        shard=shard,
+        frame_no=frame_no,
+        arrival_ms=arrival_ms,
+        durable_upto=durable_upto,
+        previous=previous,
+        producers_bytes=len(producers),
+    )
+    return [header, *body]
+
+
+@compiled
+def small_frame(
+    ends: array[int],
+    objects: list[bytes],
+    producers: bytes,
+    shard: int,
+    frame_no: int,
+    arrival_ms: int,
+    durable_upto: int,
+    previous: int,
+    /,
+) -> bytes:
+    """A record frame in one piece."""
+    body = ends.tobytes() + b",".join(objects) + producers
+    header = encode_header(
+        body,
+        records=len(ends),
+        shard=shard,
+        frame_no=frame_no,
+        arrival_ms=arrival_ms,
+        durable_upto=durable_upto,
+        previous=previous,
+        producers_bytes=len(producers),
+    )
+    return header + body
 
 
 def record_ends(header: FrameHeader, body: bytes | memoryview) -> memoryview:

@@ -75,25 +75,23 @@ class SegmentWriter:
         at = active.end + len(active.owed_mark)
         for frame in window.frames:
             producers = fmt.encode_producers(frame.marks.values()) if frame.marks else b""
-            records = len(frame.ends)
-            body = fmt.encode_body(frame.objects, frame.ends, producers)
-            buffers.append(
-                fmt.encode_header(
-                    *body,
-                    records=records,
-                    shard=frame.shard,
-                    frame_no=frame.frame_no,
-                    arrival_ms=frame.arrival_ms,
-                    durable_upto=active.synced,
-                    previous=frame.previous,
-                    producers_bytes=len(producers),
-                )
+            buffers += fmt.encode_frame(
+                frame.ends,
+                frame.objects,
+                producers,
+                frame.shard,
+                frame.frame_no,
+                frame.arrival_ms,
+                active.synced,
+                frame.previous,
             )
-            buffers += body
             tables.append(producers)
             length = fmt.HEADER_BYTES + frame.body_bytes + len(producers)
             entries.append(
-                (frame.shard, FrameEntry(frame.frame_no, frame.arrival_ms, at, length, records))
+                (
+                    frame.shard,
+                    FrameEntry(frame.frame_no, frame.arrival_ms, at, length, len(frame.ends)),
+                )
             )
             at += length
         active.reserve(at - active.end)
