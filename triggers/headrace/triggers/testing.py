@@ -70,7 +70,7 @@ class MemoryLease:
         for data in contents:
             now_ms = self._clock.now_ms()
             place = Position(1, len(self.records))
-            number = compose(now_ms // 1000, place, now_ms // 1000, 0)
+            number = compose(now_ms // 1000, place.record_index, now_ms // 1000, 0)
             added.append(Record(data, partition_key, str(number), now_ms))
             self.records.append(added[-1])
         self._news.set()

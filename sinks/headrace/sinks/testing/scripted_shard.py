@@ -25,7 +25,8 @@ def make_records(
     made = []
     for i, item in enumerate(data, first_index):
         at_ms = start_ms + i
-        number = compose(1_763_800_000, Position(1 + i // 100, i % 100), at_ms // 1000, shard)
+        place = Position(1 + i // 100, i % 100)
+        number = compose(1_763_800_000, place.record_index, at_ms // 1000, shard)
         made.append(Record(item, f"key-{i % 7}", str(number), at_ms))
     return made
 
