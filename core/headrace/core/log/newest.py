@@ -22,20 +22,24 @@ MAX_KEPT_FRAMES = 16
 
 
 class Newest(msgspec.Struct, frozen=True, gc=False):
-    """All that is stored from the frame `first_frame_no` on, by shard; `tail` is after it."""
+    """All records that are stored from the frame `first_frame_no` on, by shard; `tail` is after."""
 
     first_frame_no: int
     tail: Position
     frames: Mapping[int, OpenFrame]
 
     @classmethod
-    def of(cls, window: Window, tail: Position) -> Newest | None:
-        """What to keep of a window that has been published."""
+    def of(cls, window: Window, before: Position, tail: Position) -> Newest | None:
+        """What to keep of a window that has been published; `before` was the tail before it.
+
+        From there to the window's first frame are none with records: a MARK of an idle moment, a
+        new segment's snapshot.
+        """
         frames = window.by_shard
         count = len(window.frames)
         if len(frames) < count or count > MAX_KEPT_FRAMES or window.stored_bytes > MAX_KEPT_BYTES:
             return None
-        return cls(window.first_frame_no, tail, frames)
+        return cls(before.frame_no, tail, frames)
 
     def read(
         self, shard: int, asked: Position, start: Position, max_records: int, max_bytes: int

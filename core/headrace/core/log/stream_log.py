@@ -240,8 +240,8 @@ class StreamLog:
         active.owed_mark = written.owed_mark
         if written.stays_until > active.stays_until:
             active.stays_until = written.stays_until
-        self.tail = Position(written.entries[-1][1].frame_no + 1, 0)
-        self.newest = Newest.of(written.window, self.tail)
+        before, self.tail = self.tail, Position(written.entries[-1][1].frame_no + 1, 0)
+        self.newest = Newest.of(written.window, before, self.tail)
         if written.rolled is not None and written.sealed is not None:
             self._sealed = (*self._sealed, written.sealed)
             self._active = written.rolled
