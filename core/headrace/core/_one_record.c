@@ -1,5 +1,6 @@
 /* `render_one`: a record by itself, its sequence number composed and written out. See
-   rendering.py and model/sequence.py, whose constants and texts these are. */
+   rendering.py and model/sequence.py, whose constants and texts these are. It takes a processor of
+   64 bits: for others nothing of this module is built. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>

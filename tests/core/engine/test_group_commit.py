@@ -10,12 +10,13 @@ from base64 import b64encode
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from headrace.core.engine.embedded.group_commit import PROMPT_BYTES, InLoop
 from headrace.core.engine.embedded.shard_log import EmbeddedShardLog
-from headrace.core.engine.seam import ShardPut
+from headrace.core.engine.seam import LogClosed, ShardPut
 from headrace.core.errors import StorageFull
 from headrace.core.log.files import SystemFiles
 from headrace.core.log.stream_log import StreamLog, StreamLogOptions
@@ -212,6 +213,17 @@ async def test_closing_on_a_full_disk_closes(tmp_path: Path, files: FaultyFiles)
     again = open_log(tmp_path, files)
     await again.append([put(3)])
     await again.close()
+
+
+async def test_nothing_is_read_of_a_closed_log(tmp_path: Path, files: FaultyFiles) -> None:
+    log = open_log(tmp_path, files)
+    await log.append([put(100)])
+    where: Any = {"floor": BEGINNING, "max_records": 1, "max_bytes": 1_000}
+    assert log.read_now(0, log.tail, **where) is not None
+    await log.close()
+    assert log.read_now(0, log.tail, **where) is None
+    with pytest.raises(LogClosed):
+        await log.read(0, log.tail, **where)
 
 
 async def test_the_memory_of_a_closed_log_is_free_at_once(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,9 +13,12 @@ from typing import Any
 import pytest
 
 from api_support import SIGNED
+from headrace.core.errors import StorageFull
 from headrace.core.later import Later
 from headrace.core.limits import ITERATOR_LIFETIME_MS
+from headrace.core.log.files import Files, SystemFiles
 from headrace.core.server import Server, ServerConfig
+from headrace.core.testing.faulty_files import FaultyFiles, no_space
 from headrace.core.testing.manual_clock import ManualClock
 
 JSON = b"application/x-amz-json-1.1"
@@ -96,14 +101,24 @@ class Client:
         return found
 
 
+@contextlib.asynccontextmanager
+async def serving(folder: Path, files: Files | None = None, **config: Any) -> AsyncIterator[Client]:
+    clock = ManualClock()
+    options = ServerConfig(port=0, data=folder / "stream", **config)
+    server = Server(options, clock=clock, files=files)
+    await server.start()
+    for task in server._tasks:  # nobody else is to take what has been counted
+        task.cancel()
+    try:
+        yield Client(server, clock)
+    finally:
+        await server.stop()
+
+
 @pytest.fixture
 async def client(tmp_path: Path) -> AsyncIterator[Client]:
-    clock = ManualClock()
-    server = Server(ServerConfig(port=0, data=tmp_path / "stream", state_delay_ms=0), clock=clock)
-    await server.start()
-    server._usage.on_first = None  # nobody else is to take what has been counted
-    yield Client(server, clock)
-    await server.stop()
+    async with serving(tmp_path, state_delay_ms=0) as found:
+        yield found
 
 
 GOOD: dict[str, Any] = {"Data": "YWJj", "PartitionKey": "k"}
@@ -118,6 +133,8 @@ PUTS: list[tuple[str, Any]] = [
     *(("whole", GOOD | {"ExplicitHashKey": key}) for key in ("", "-1", "+1", " 1", "\uff11")),
     *(("whole", GOOD | {"PartitionKey": key}) for key in ("é", "\u2028", "k" * 257, "", None, 1)),
     *(("whole", GOOD | {"Data": data}) for data in ("YQ", "YR==", "Y Q=", "é", None, 5)),
+    ("later", GOOD | {"Data": "YWJj" * (2**20 // 3)}),  # 1 MiB with its key
+    ("whole", GOOD | {"Data": "YWJj" * (2**20 // 3 + 1)}),
     ("whole", {"Data": "YWJj"}),
     ("whole", {"PartitionKey": "k"}),
     ("whole", GOOD | {"StreamName": "there-is-none"}),
@@ -230,6 +247,124 @@ async def test_polls(client: Client) -> None:
     other = await client.iterator("a", shard=1)
     await client.good("DeleteStream", {"StreamName": "a"})
     await poll(other, "whole")
+
+
+async def put_one(client: Client) -> str:
+    put = {"StreamName": "a", "ExplicitHashKey": "0", **GOOD}
+    number: str = (await client.good("PutRecord", put))["SequenceNumber"]
+    return number
+
+
+async def at(client: Client, number: str) -> str:
+    request = {
+        "StreamName": "a", "ShardId": "shardId-000000000000",
+        "ShardIteratorType": "AT_SEQUENCE_NUMBER", "StartingSequenceNumber": number,
+    }  # fmt: skip
+    token: str = (await client.good("GetShardIterator", request))["ShardIterator"]
+    return token
+
+
+async def test_what_has_expired_is_not_polled(client: Client) -> None:
+    """Also while it is what was written last."""
+    await client.create("a")
+    number = await put_one(client)
+    for hours, found in ((23, [number]), (2, [])):
+        await client.clock.advance(hours * 3_600_000)
+        token = await at(client, number)
+        for begun in (True, False, True):
+            _, answer = await client.ask("GetRecords", {"ShardIterator": token}, begun=begun)
+            assert [record["SequenceNumber"] for record in answer["body"]["Records"]] == found
+
+
+async def test_who_has_missed_what_expired_is_told(client: Client) -> None:
+    await client.create("a")
+    numbers = []
+    for _ in range(2):
+        numbers.append(await put_one(client))
+        await client.clock.advance(23 * 3_600_000)
+    for number, expired, way in ((numbers[0], True, "whole"), (numbers[1], False, "now")):
+        token = await at(client, number)
+        for _ in range(2):  # the second time it is known where the first unexpired one is
+            went, answer = await client.ask("GetRecords", {"ShardIterator": token})
+            found = [record["SequenceNumber"] for record in answer["body"]["Records"]]
+            assert (went, found) == (way, numbers[1:])
+            assert ("x-headrace-records-expired" in answer["headers"]) == expired
+
+
+async def test_a_reader_at_the_tail_of_a_quiet_stream_is_there_after_the_next_put(
+    client: Client,
+) -> None:
+    """Between the puts there is a MARK, which has a frame's number too."""
+    await client.create("a")
+    await put_one(client)
+    token = await client.iterator("a")
+    (opened,) = client.server._catalog._open.values()
+    opened.log._log.write_mark()  # type: ignore[attr-defined]
+    await put_one(client)
+    went, answer = await client.ask("GetRecords", {"ShardIterator": token})
+    assert (went, len(answer["body"]["Records"])) == ("now", 1)
+
+
+async def test_a_put_goes_to_the_shards_that_are_open(client: Client) -> None:
+    await client.create("a")
+    put = {"StreamName": "a", "ExplicitHashKey": "0", **GOOD}
+    assert (await client.good("PutRecord", put))["ShardId"] == "shardId-000000000000"
+    split = {"StreamName": "a", "ShardToSplit": "shardId-000000000000", "NewStartingHashKey": "9"}
+    await client.good("SplitShard", split)
+    went, answer = await client.ask("PutRecord", put)
+    assert (went, answer["body"]["ShardId"]) == ("later", "shardId-000000000003")
+
+
+async def test_a_stream_that_comes_or_goes_takes_nothing(tmp_path: Path) -> None:
+    async with serving(tmp_path, state_delay_ms=1_000) as client:
+        put = {"StreamName": "a", **GOOD}
+        await client.create("a")
+        assert await client.ask("PutRecord", put) == await client.ask("PutRecord", put, begun=False)
+        await client.clock.advance(1_000)
+        for _ in range(1_000):
+            if (await client.ask("PutRecord", put))[1]["status"] == 200:
+                break
+            await asyncio.sleep(0.01)
+        assert (await client.ask("PutRecord", put))[0] == "later"
+        token = await client.iterator("a")
+        assert (await client.ask("GetRecords", {"ShardIterator": token}))[0] == "now"
+        await client.good("DeleteStream", {"StreamName": "a"})
+        for operation, request in (("PutRecord", put), ("GetRecords", {"ShardIterator": token})):
+            went, answer = await client.ask(operation, request)
+            assert (went, answer) == await client.ask(operation, request, begun=False)
+            assert answer["body"]["__type"] == "ResourceNotFoundException"
+
+
+async def test_with_limits_nothing_is_begun(tmp_path: Path) -> None:
+    async with serving(tmp_path, state_delay_ms=0, limits="aws") as client:
+        await client.create("a")
+        put = {"StreamName": "a", "ExplicitHashKey": "0", **GOOD}
+        assert (await client.ask("PutRecord", put))[0] == "whole"
+        token = await client.iterator("a")
+        statuses = []
+        for _ in range(6):
+            went, answer = await client.ask("GetRecords", {"ShardIterator": token})
+            assert went == "whole"
+            statuses.append(answer["status"])
+        assert statuses == [200] * 5 + [400]
+
+
+async def test_a_put_that_is_refused_late_leaves_nothing(tmp_path: Path) -> None:
+    """Clients go on trying for as long as a disk is full."""
+    files = FaultyFiles(SystemFiles())
+    async with serving(tmp_path, files, state_delay_ms=0) as client:
+        await client.create("a")
+        await put_one(client)
+        files.fail_always("write_at", no_space)
+        left = []
+        for _ in range(5):
+            went, answer = await client.ask("PutRecord", {"StreamName": "a", **GOOD})
+            assert (went, answer["status"]) == ("later", 503)
+            gc.collect()
+            left.append(sum(isinstance(one, StorageFull | Later) for one in gc.get_objects()))
+        assert left == left[:1] * 5
+        files.heal()
+        await put_one(client)
 
 
 async def test_where_records_are_spread_routing_is_another(client: Client) -> None:

@@ -128,7 +128,8 @@ class ShardLog(Protocol):
     def read_now(
         self, shard: int, position: Position, *, floor: Position, max_records: int, max_bytes: int
     ) -> RecordSlice | None:
-        """As `read`, if it is at hand: what was written last, or nothing after it. Else None."""
+        """As `read`, if all that there is from `position` on is at hand: its reader is at the tail
+        then. Else None."""
 
     def arrival(self, shard: int) -> asyncio.Future[None]:
         """Done as soon as more of the shard can be read than now, or its stream's shards change.

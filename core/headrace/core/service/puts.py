@@ -30,8 +30,11 @@ from headrace.core.service.routing import by_route, deal
 from headrace.core.service.usage import Usage
 
 
-class PutBegun(msgspec.Struct, frozen=True, gc=False):
-    """One record on its way to the disk: stored, under this number, when `durable` is done."""
+class PutBegun(msgspec.Struct, frozen=True):
+    """One record on its way to the disk: stored, under this number, when `durable` is done.
+
+    To be collected: an error in `durable` may hold frames that hold this.
+    """
 
     stream: StreamState
     shard: ShardState
@@ -103,11 +106,12 @@ class PutService:
         """Begin to put one record whose `data` ought to be base64; the rest has been checked.
 
         None where there is more to look at than usual, or something is wrong, with nothing done:
-        `put` sees to that. Raises ServiceUnavailable as `put` does.
+        `put` sees to that. Raises ServiceUnavailable as `put` does. Not where there are limits.
         """
+        assert self._capacity is None
         opened = self._catalog.serving(caller, name)
         sizes = decoded_sizes([data])
-        if opened is None or sizes is None or self._capacity is not None:
+        if opened is None or sizes is None:
             return None
         stream = opened.stream
         size = sizes[0] + len(key)

@@ -168,10 +168,10 @@ class ReadService:
     def get_now(self, caller: Caller, token: str, limit: int) -> GetAnswer | None:
         """As `get`, if what there is is at hand and its reader then is at the tail; else None.
 
-        That is what most polls find. They are counted when they have been answered.
+        That is what most polls find. They are counted when they have been answered. Not where
+        there are limits.
         """
-        if self._capacity is not None:
-            return None
+        assert self._capacity is None
         now_ms = self._clock.now_ms()
         opened, shard, position = self._locate(caller, token, now_ms)
         stream = opened.stream
@@ -182,7 +182,7 @@ class ReadService:
         found = opened.log.read_now(
             shard.number, position, floor=floor, max_records=limit, max_bytes=MAX_GET_BYTES
         )
-        if found is None or found.next_arrival_ms is not None or found.missed:
+        if found is None or found.missed:
             return None
         asyncio.get_running_loop().call_soon(self._usage.got, stream, shard.number, found, 0)
         token = self._iterators.issue(stream.uid, shard.number, found.next, now_ms)

@@ -25,7 +25,7 @@ from headrace.core.wire import codec
 from headrace.core.wire.answer import Answer
 from headrace.core.wire.codec import Headers
 from headrace.core.wire.cors import Cors
-from headrace.core.wire.dispatch import BEGUN, PRODUCER, Dispatcher, is_answered_whole
+from headrace.core.wire.dispatch import PRODUCER, Dispatcher, is_answered_whole
 
 Header = tuple[bytes, bytes]
 Reply = tuple[int, Headers, bytes | Pieces | AsyncGenerator[bytes, None]]
@@ -80,25 +80,25 @@ class DataPath:
         headers = dict(pairs)
         target = headers.get(b"x-amz-target", b"")
         if (
-            target in BEGUN
+            target in self._dispatcher.begun
             and headers.get(b"content-type") == _JSON
             and b"origin" not in headers
             and PRODUCER not in headers
-            and (begun := self._begin(pairs, target, body)) is not None
         ):
-            return begun
+            try:
+                caller = self._authenticator.authenticate("POST", b"/", b"", pairs, body)
+            except HeadraceError as error:
+                return self.reply(b"/", b"", pairs, headers, body, error)
+            begun = self._begin(caller, target, body)
+            return begun or self.reply(b"/", b"", pairs, headers, body, caller)
         if not is_answered_whole(target):
             return None
         return self.reply(b"/", b"", pairs, headers, body)
 
     def _begin(
-        self, pairs: Sequence[Header], target: bytes, body: bytes
+        self, caller: Caller, target: bytes, body: bytes
     ) -> PlainReply | Later[PlainReply] | None:
         """What is asked most, begun; None for all else and what is wrong: `reply` answers that."""
-        try:
-            caller = self._authenticator.authenticate("POST", b"/", b"", pairs, body)
-        except HeadraceError:
-            return None
         begun = self._dispatcher.begin(caller, target, body)
         if begun is None:
             return None
@@ -120,8 +120,12 @@ class DataPath:
         pairs: Sequence[Header],
         headers: dict[bytes, bytes],
         body: bytes | ServiceError,
+        known: Caller | HeadraceError | None = None,
     ) -> Reply:
-        """To a request of the data path, its body read (or refused); `headers` are the `pairs`."""
+        """To a request of the data path, its body read (or refused); `headers` are the `pairs`.
+
+        `known` is what has come of authenticating it, if that has been done.
+        """
         origin = headers.get(b"origin")
         cors = () if origin is None else self._cors.headers(origin)
         if cors is None:
@@ -136,7 +140,9 @@ class DataPath:
                 encoding = codec.CBOR if content_type == codec.CBOR else codec.JSON
                 raise body
             target = headers.get(b"x-amz-target", b"").decode("latin-1")
-            caller = self._admit(path, query, pairs, encoding, target, body)
+            if isinstance(known, HeadraceError):
+                raise known
+            caller = known or self._admit(path, query, pairs, encoding, target, body)
         except HeadraceError as error:
             refused = error if isinstance(error, ServiceError) else InternalFailure(str(error))
             answer = Answer(*codec.encode_error(refused, encoding))

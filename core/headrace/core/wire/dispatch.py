@@ -51,8 +51,7 @@ _SEQUENCES = PRODUCER_SEQUENCES_HEADER.encode()
 _WHOLE_PREFIX = KINESIS_TARGET.encode()
 _SUBSCRIBE = _WHOLE_PREFIX + b"SubscribeToShard"
 _GET_RECORDS = _WHOLE_PREFIX + b"GetRecords"
-BEGUN = frozenset((_GET_RECORDS, _WHOLE_PREFIX + b"PutRecord"))
-"""What `Dispatcher.begin` knows."""
+_BEGUN = frozenset((_GET_RECORDS, _WHOLE_PREFIX + b"PutRecord"))
 
 
 def is_answered_whole(target: bytes) -> bool:
@@ -75,6 +74,8 @@ class Dispatcher:
         """Without `capacity` and `rates` the hardware is the limit."""
         self._rates = rates
         is_limited = capacity is not None
+        self.begun = frozenset[bytes]() if is_limited else _BEGUN
+        """The targets that `begin` knows."""
         self._puts = PutService(catalog, usage, capacity)
         self._reads = reads = ReadService(catalog, usage, capacity)
         self._subscriptions = SubscriptionService(catalog, reads, usage, is_limited=is_limited)
@@ -135,7 +136,7 @@ class Dispatcher:
     def begin(self, caller: Caller, target: bytes, body: bytes) -> Answer | Later[Answer] | None:
         """Answer what is asked most as directly as can be: a poll at the tail, one record's put.
 
-        For requests in JSON of a target in BEGUN, without the headers of a producer. None where
+        For requests in JSON of a target in `begun`, without the headers of a producer. None where
         there is more to it, or something wrong, with nothing done: `dispatch` answers that.
         """
         try:
@@ -160,10 +161,11 @@ class Dispatcher:
         return None if begun is None else Later(begun.durable, lambda: self._tell_put(begun))
 
     def _tell_put(self, begun: PutBegun) -> Answer:
-        try:
-            begun.durable.result()
-        except HeadraceError as error:
+        error = begun.durable.exception()
+        if isinstance(error, HeadraceError):
             return Answer(*codec.encode_error(_on_the_wire(error), codec.JSON))
+        if error is not None:
+            raise error
         self._puts.count_one(begun)
         stream = begun.stream
         encryption = None if stream.key_id is None else stream.encryption
