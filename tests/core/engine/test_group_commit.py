@@ -105,13 +105,28 @@ async def test_a_window_that_ends_a_segment_goes_to_a_thread(
     await log.close()
 
 
-async def test_a_slow_sync_sends_the_next_ones_to_a_thread(
+async def test_a_slow_sync_sends_the_next_ones_to_a_thread_for_a_while(
     log: EmbeddedShardLog, files: FaultyFiles
 ) -> None:
+    time = Time()
+    log.commits.in_loop = InLoop(time)
     log.commits.in_loop.quick_s = 0  # no disk is that quick
-    for _ in range(InLoop.first_in_thread + 2):
+    await log.append([put(10)])
+    for _ in range(3):
         await log.append([put(10)])
-    assert syncs(files) == ["here"] + ["there"] * InLoop.first_in_thread + ["here"]
+    time.now_s += InLoop.first_away_s
+    await log.append([put(10)])
+    assert syncs(files) == ["here", "there", "there", "there", "here"]
+
+
+class Time:
+    """A clock by hand."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
 
 
 def window() -> Window:
@@ -120,34 +135,40 @@ def window() -> Window:
     return window
 
 
-def test_a_disk_that_stays_slow_is_tried_ever_more_seldom() -> None:
-    policy = InLoop()
-    here = 0
-    for _ in range(20_000):
-        if policy.takes(window()):
-            here += 1
-            policy.took(policy.quick_s * 5)
-    assert here < 16
+def away_s(policy: InLoop, time: Time) -> float:
+    """How long the windows go to the thread from now on."""
+    began_s = time.now_s
     while not policy.takes(window()):
-        pass
-    for _ in range(InLoop.most_in_thread):  # quick again: each sync makes up for a slow one
-        policy.took(0)
+        time.now_s += InLoop.first_away_s / 4
+    return time.now_s - began_s
+
+
+def test_a_disk_that_stays_slow_is_tried_ever_more_seldom() -> None:
+    time = Time()
+    policy = InLoop(time)
+    first_s, found = InLoop.first_away_s, []
+    for _ in range(9):
         assert policy.takes(window())
-    policy.took(1)
-    assert policy.takes(window()), "one among so many is forgiven"
-    policy.took(1)
-    assert [policy.takes(window()) for _ in range(17)] == [False] * 16 + [True]
+        policy.took(policy.quick_s * 5)
+        found.append(away_s(policy, time))
+    doubled = [first_s * 2**n for n in range(7)]
+    assert found == pytest.approx([*doubled, InLoop.most_away_s, InLoop.most_away_s], abs=first_s)
 
 
 def test_a_slow_sync_is_forgiven_when_enough_before_it_were_quick() -> None:
-    policy = InLoop()
+    time = Time()
+    policy = InLoop(time)
+    for _ in range(3):
+        policy.took(1)
+        assert away_s(policy, time) > 0
     for quick in (InLoop.forgiven_after, InLoop.forgiven_after, InLoop.forgiven_after - 1):
         for _ in range(quick):
             assert policy.takes(window())
             policy.took(policy.quick_s)
         assert policy.takes(window())
         policy.took(1)
-    assert not policy.takes(window())
+    # and it begins anew: the disk has been quick in between
+    assert away_s(policy, time) == pytest.approx(InLoop.first_away_s, abs=0.02)
 
 
 async def test_a_large_request_does_not_wait_for_the_others_of_its_turn(
