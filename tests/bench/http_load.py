@@ -12,6 +12,7 @@ import random
 import selectors
 import socket
 import time
+from dataclasses import dataclass
 
 AUTH = (
     "AWS4-HMAC-SHA256 Credential=AKIAEXAMPLEEXAMPLE00/20260101/us-east-1/kinesis/aws4_request, "
@@ -70,51 +71,91 @@ class Connection:
         return answer
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """What one stretch of load brought."""
+
+    answers_per_s: float
+    latencies_ms: list[float]
+
+
 def _load(
     port: int, operation: str, bodies: list[bytes], connections: int, seconds: float
-) -> tuple[int, float, list[float]]:
-    """Answers, seconds, latencies (s) of a closed loop over some connections."""
+) -> Loaded:
+    """A closed loop over some connections, for at least three answers on each.
+
+    Counted is from the first answer of all connections on, when the server has as much to do as it
+    will, until the first that is not followed by another request; the rest is waited for, so that
+    nothing of it is left for whoever is measured next. A connection's first request, which includes
+    its being accepted, is in no latency.
+    """
     requests = [http(port, operation, body) for body in bodies]
     poll = selectors.DefaultSelector()
-    open_ = [Connection(port) for _ in range(connections)]
+    sent: dict[Connection, float] = {}
+    answered: list[float] = []
     latencies: list[float] = []
-    sent: dict[int, float] = {}
-    started = time.perf_counter()
+    fresh = {Connection(port) for _ in range(connections)}
     n = 0
-    for connection in open_:
+    until = time.perf_counter() + seconds
+    for connection in fresh:
         poll.register(connection.socket, selectors.EVENT_READ, connection)
+        sent[connection] = time.perf_counter()
         connection.send(requests[n % len(requests)])
-        sent[id(connection)] = time.perf_counter()
         n += 1
-    while (now := time.perf_counter()) < started + seconds:
+    ended = False
+    while sent:
         for key, _ in poll.select(1):
             connection = key.data
-            if connection.receive():
-                now = time.perf_counter()
-                latencies.append(now - sent[id(connection)])
-                connection.send(requests[n % len(requests)])
-                sent[id(connection)] = now
-                n += 1
-    elapsed = time.perf_counter() - started
-    for connection in open_:
-        connection.socket.close()
-    return len(latencies), elapsed, latencies
+            if not connection.receive():
+                continue
+            now = time.perf_counter()
+            began = sent.pop(connection)
+            if connection in fresh:
+                fresh.remove(connection)
+            else:
+                latencies.append((now - began) * 1e3)
+            ended = ended or (now >= until and len(answered) >= 3 * connections)
+            if ended:
+                poll.unregister(connection.socket)
+                connection.socket.close()
+                continue
+            answered.append(now)
+            connection.send(requests[n % len(requests)])
+            sent[connection] = now
+            n += 1
+    counted = answered[connections - 1 :]
+    return Loaded((len(counted) - 1) / (counted[-1] - counted[0]), latencies)
 
 
-def load(
-    port: int, operation: str, bodies: list[bytes], connections: int, seconds: float
-) -> tuple[float, float, float]:
-    """Answers a second, p50 ms, p99 ms; measured in a process of its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        count, elapsed, latencies = pool.apply(
-            _load, (port, operation, bodies, connections, seconds)
-        )
-    latencies.sort()
-    return (
-        count / elapsed,
-        latencies[len(latencies) // 2] * 1e3,
-        latencies[int(len(latencies) * 0.99)] * 1e3,
-    )
+_bodies: dict[str, list[bytes]] = {}
+
+
+def _remember(bodies: dict[str, list[bytes]]) -> None:
+    _bodies.update(bodies)
+
+
+def _load_named(port: int, operation: str, name: str, connections: int, seconds: float) -> Loaded:
+    return _load(port, operation, _bodies[name], connections, seconds)
+
+
+class LoadProcess:
+    """A process that sends load, so that what measures is in nobody's way.
+
+    It is given all bodies once: making it, or sending it those, would be in the way as well.
+    """
+
+    def __init__(self, bodies: dict[str, list[bytes]]) -> None:
+        self._pool = multiprocessing.get_context("spawn").Pool(1, _remember, (bodies,))
+
+    def load(
+        self, port: int, operation: str, name: str, connections: int, seconds: float
+    ) -> Loaded:
+        """Send the bodies of that name, over and over, for about so long."""
+        return self._pool.apply(_load_named, (port, operation, name, connections, seconds))
+
+    def stop(self) -> None:
+        self._pool.terminate()
+        self._pool.join()
 
 
 class Bodies:
