@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from headrace.core.control.stream_state import ShardState
 from headrace.core.model.hashing import hash_digest, hash_key, uniform_ranges
-from headrace.core.service.routing import Routing, by_route, deal, hash_routes
+from headrace.core.service.routing import Routing, deal, hash_routes, split
 
 
 def make(shards: int) -> Routing:
@@ -54,8 +54,13 @@ def test_a_key_at_the_beginning_of_a_range_is_of_that_range() -> None:
         assert route == digests.index(hash_digest(key))
 
 
-@given(st.lists(st.integers(0, 5)))
-def test_what_each_group_got_is_dealt_to_its_records(routes: list[int]) -> None:
-    groups = by_route(routes)
-    hands = [[f"{route}:{i}" for i in indexes] for route, indexes in groups.items()]
-    assert deal(groups, hands, len(routes)) == [f"{r}:{i}" for i, r in enumerate(routes)]
+@given(st.lists(st.integers(0, 5), min_size=1))
+@example([9999, 0, 9999])
+def test_what_each_route_got_is_dealt_to_its_records(routes: list[int]) -> None:
+    names = [f"{route}:{i}" for i, route in enumerate(routes)]
+    parts = split(routes, (names, list(range(len(routes)))))
+    assert list(parts) == list(dict.fromkeys(routes))
+    for route, (named, indexes) in parts.items():
+        assert indexes == [i for i, at in enumerate(routes) if at == route]
+        assert named == [f"{route}:{i}" for i in indexes]
+    assert deal(routes, {route: named for route, (named, _) in parts.items()}) == names

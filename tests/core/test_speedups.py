@@ -26,14 +26,16 @@ from headrace.core.log.format import small_frame
 from headrace.core.log.rendering import are_plain, join_objects, quote_keys, render, render_one
 from headrace.core.model.blobs import decoded_sizes
 from headrace.core.model.sequence import MAX_INDEX, STEP, compose, count_up, run
-from headrace.core.service.routing import hash_routes
+from headrace.core.service.routing import deal, hash_routes, split
 from headrace.core.wire.authorization import usual_credential
+from headrace.core.wire.hot_answers import join_answers
+from headrace.core.wire.hot_requests import usual_puts
 
 ROOT = Path(__file__).parents[2]
 FOLDER = "core/headrace/core"
 SOURCES = [
-    "_credential.c", "_one_record.c", "_plain_head.c", "_routes.c", "_small_frame.c",
-    "_speedups.c", "_speedups.h",
+    "_credential.c", "_one_record.c", "_plain_head.c", "_put_answer.c", "_routes.c",
+    "_small_frame.c", "_speedups.c", "_speedups.h", "_split.c", "_usual_puts.c",
 ]  # fmt: skip
 
 compiled_only = pytest.mark.skipif(
@@ -58,8 +60,8 @@ def test_every_marked_function_has_a_twin() -> None:
     twins = {name for name, value in vars(_speedups).items() if callable(value)} - {"__loader__"}
     assert twins == set(speedups.PLAIN)
     for function in (
-        are_plain, count_up, decoded_sizes, hash_routes, join_objects, plain_head, render_one,
-        small_frame, usual_credential,
+        are_plain, count_up, deal, decoded_sizes, hash_routes, join_answers, join_objects,
+        plain_head, render_one, small_frame, split, usual_credential, usual_puts,
     ):  # fmt: skip
         assert function is getattr(_speedups, function.__name__)
 
@@ -247,6 +249,109 @@ def test_objects(
 
 
 @compiled_only
+@given(st.lists(st.integers(0, 5) | st.integers(0, 10_000), max_size=40), st.integers(0, 3))
+def test_records_by_route(routes: list[int], columns: int) -> None:
+    wide = tuple([f"{column}:{i}" for i in range(len(routes))] for column in range(columns))
+    parts = split(routes, wide)
+    assert parts == plain(split)(routes, wide)
+    assert list(parts) == list(plain(split)(routes, wide))
+    hands = {route: list(range(routes.count(route))) for route in routes}
+    assert deal(routes, hands) == plain(deal)(routes, hands)
+
+
+@compiled_only
+@given(
+    st.binary(max_size=9),
+    st.lists(st.tuples(ASCII, st.just("shardId-1") | ASCII), min_size=1, max_size=9),
+)
+def test_answers(head: bytes, stored: list[tuple[str, str]]) -> None:
+    numbers, ids = ([record[i] for record in stored] for i in range(2))
+    assert join_answers(head, numbers, ids) == plain(join_answers)(head, numbers, ids)
+
+
+# Bodies as clients send them, and everything that looks like one and is none, or is an unusual one.
+KEY = st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=9)
+RECORD = st.fixed_dictionaries({"Data": BASE64, "PartitionKey": KEY})
+USUAL_REQUEST = st.fixed_dictionaries(
+    {
+        "StreamName": st.text("aZ09_.-", min_size=1, max_size=9),
+        "Records": st.lists(RECORD, min_size=1, max_size=4),
+    }
+)
+ODD_MEMBER = st.sampled_from(
+    ["Data", "PartitionKey", "ExplicitHashKey", "StreamName", "StreamARN", "Records", "", "data"]
+)
+ODD_VALUE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | BASE64 | NEARLY_BASE64,
+    lambda inner: st.lists(inner | RECORD) | st.dictionaries(ODD_MEMBER, inner),
+    max_leaves=6,
+)
+ODD = st.dictionaries(ODD_MEMBER, ODD_VALUE | st.lists(RECORD | ODD_VALUE, max_size=3))
+BODIES = st.builds(
+    lambda request, indent, separators, is_ascii: json.dumps(
+        request, indent=indent, separators=separators, ensure_ascii=is_ascii
+    ).encode(errors="surrogatepass"),
+    USUAL_REQUEST | USUAL_REQUEST | ODD,
+    st.none() | st.integers(0, 2) | st.just("\r\t "),
+    st.sampled_from([(",", ":"), (", ", ": "), (" ,\n", "\t: ")]),
+    st.booleans(),
+)
+# a character or two are another's, or gone
+SPOILT_BODIES = st.builds(
+    lambda body, at, gone, put: body[: at % len(body)] + put + body[at % len(body) + gone :],
+    BODIES,
+    st.integers(0, 10**6),
+    st.integers(0, 2),
+    st.sampled_from([b"", b" ", b",", b'"', b"\\", b"{", b"}", b"]", b":", b"\0", b"\x7f", b"\xc3"])
+    | st.binary(max_size=2),
+)
+
+
+@compiled_only
+@given(BODIES | SPOILT_BODIES)
+@example(b"")
+@example(b"{}")
+@example(b'{"StreamName":"a","Records":[]}')
+@example(b'{"StreamName":"a","Records":[{}]}')
+@example(b'{"StreamName":"","Records":[{"Data":"","PartitionKey":"k"}]}')
+@example(b'{"StreamName":"a\\n","Records":[{"Data":"","PartitionKey":"k"}]}')
+@example(b'{"StreamName":"a","Records":[{"Data":"","PartitionKey":""}]}')
+@example(b'{"StreamName":"a","Records":[{"Data":"","PartitionKey":"k"},]}')
+@example(b'{"StreamName":"a","Records":[{"Data":"","PartitionKey":"k",}]}')
+@example(b'{"StreamName":"a","Records":[{"Data":"","PartitionKey":"k"}],}')
+@example(b'{"StreamName":"a","Records":[{"Data":"","PartitionKey":"k"}]} x')
+@example(b'{"StreamName":"a","Records":[{"Data":"","PartitionKey":"k"}]}\0')
+# of two of one name the last counts, and both have to be right
+@example(b'{"StreamName":"a","StreamName":"b","Records":[{"Data":"","PartitionKey":"k"}]}')
+@example(b'{"StreamName":"-","Records":[{"Data":"!","Data":"","PartitionKey":"k"}]}')
+@example(b'{"StreamName":"-","Records":[{"Data":"","Data":"!","PartitionKey":"k"}]}')
+@example(b'{"StreamName":"-","Records":[{"Data":1,"Data":"","PartitionKey":"k"}]}')
+@example(
+    b'{"Records":[{"Data":"","PartitionKey":"k"}],"Records":[{"Data":"QQ==","PartitionKey":"l"}],'
+    b'"StreamName":"a"}'
+)
+@example(b'{"Records":[{"Data":"!","PartitionKey":"k"}],"Records":[],"StreamName":"a"}')
+@example(
+    b'{"Records":[{"Data":"!","PartitionKey":"k"}],"Records":[{"Data":"","PartitionKey":"k"}],'
+    b'"StreamName":"a"}'
+)
+def test_usual_bodies_of_puts(body: bytes) -> None:
+    assert usual_puts(body) == plain(usual_puts)(body)
+
+
+@compiled_only
+@pytest.mark.parametrize("count", [1, 499, 500, 501])
+@pytest.mark.parametrize("key", ["k" * 256, "k" * 257])
+@pytest.mark.parametrize("name", ["n" * 128, "n" * 129])
+def test_bounds_of_usual_puts(count: int, key: str, name: str) -> None:
+    records = [{"Data": "QUJD", "PartitionKey": key}] * count
+    body = json.dumps({"Records": records, "StreamName": name}).encode()
+    found = usual_puts(body)
+    assert found == plain(usual_puts)(body)
+    assert (found is not None) == (count <= 500 and len(key) <= 256 and len(name) <= 128)
+
+
+@compiled_only
 @pytest.mark.parametrize(
     "call",
     [
@@ -283,6 +388,27 @@ def test_objects(
         lambda: render_one(2**36, 0, 0, 0, "", "", False),
         lambda: render_one(0, 2**64, 0, 0, "", "", False),
         lambda: render_one(0, 0, 0, 0, b"", "", False),  # type: ignore[arg-type]
+        lambda: split((0,), (["a"],)),  # type: ignore[arg-type]
+        lambda: split([0], ["a"]),  # type: ignore[type-var]
+        lambda: split([0], (("a",),)),  # type: ignore[type-var]
+        lambda: split([0], (["a", "b"],)),
+        lambda: split([-1], (["a"],)),
+        lambda: split([2**20], (["a"],)),
+        lambda: split([2**80], (["a"],)),
+        lambda: split(["a"], (["a"],)),  # type: ignore[list-item]
+        lambda: deal([0], [["a"]]),  # type: ignore[arg-type]
+        lambda: deal([0], {}),
+        lambda: deal([0], {0: []}),
+        lambda: deal([0], {0: ("a",)}),  # type: ignore[arg-type]
+        lambda: deal([0, -1], {0: ["a"], -1: ["b"]}),
+        lambda: join_answers("", ["1"], ["a"]),  # type: ignore[arg-type]
+        lambda: join_answers(b"", [], []),
+        lambda: join_answers(b"", ["1"], ["a", "b"]),
+        lambda: join_answers(b"", ["1"], ("a",)),  # type: ignore[arg-type]
+        lambda: join_answers(b"", ["1"], ["é"]),
+        lambda: join_answers(b"", [1], ["a"]),  # type: ignore[list-item]
+        lambda: usual_puts("{}"),  # type: ignore[arg-type]
+        lambda: usual_puts(bytearray(b"{}")),  # type: ignore[arg-type]
         lambda: usual_credential(None),  # type: ignore[arg-type]
         lambda: usual_credential([(b"date", "")]),  # type: ignore[list-item]
         lambda: usual_credential([(b"date",)]),  # type: ignore[list-item]

@@ -20,8 +20,13 @@ is_column(PyObject *object)
 /* Whether all are printable ASCII that JSON takes as it is. */
 int is_plain(const unsigned char *text, Py_ssize_t length);
 
+PyObject *deal(PyObject *module, PyObject *const *args, Py_ssize_t given);
+PyObject *decoded_sizes(PyObject *module, PyObject *texts);
+PyObject *hash_routes(PyObject *module, PyObject *const *args, Py_ssize_t given);
+PyObject *join_answers(PyObject *module, PyObject *const *args, Py_ssize_t given);
+PyObject *plain_head(PyObject *module, PyObject *data);
 PyObject *render_one(PyObject *module, PyObject *const *args, Py_ssize_t given);
 PyObject *small_frame(PyObject *module, PyObject *const *args, Py_ssize_t given);
-PyObject *hash_routes(PyObject *module, PyObject *const *args, Py_ssize_t given);
-PyObject *plain_head(PyObject *module, PyObject *data);
+PyObject *split(PyObject *module, PyObject *const *args, Py_ssize_t given);
 PyObject *usual_credential(PyObject *module, PyObject *headers);
+PyObject *usual_puts(PyObject *module, PyObject *body);

@@ -21,7 +21,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 PLAIN: dict[str, Callable[..., Any]] = {}
 """The functions in Python, by name."""
 
-_VERSION = 4  # as in _speedups.c
+_VERSION = 5  # as in _speedups.c
 
 
 def _built() -> ModuleType | None:

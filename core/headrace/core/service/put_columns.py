@@ -20,18 +20,12 @@ class PutColumns:
     without a partition key has an empty one; `is_keyless` says that there are such.
     """
 
-    data: Sequence[str]
-    keys: Sequence[str]
+    data: list[str]
+    keys: list[str]
     explicit: Sequence[str | None] | None
-    sizes: Sequence[int]
+    sizes: list[int]
     path: str
     is_keyless: bool = False
-
-    def sizes_at(self, indexes: Sequence[int], extent: Extent) -> Sequence[int]:
-        """The sizes of the records at these indexes; `extent` is that of all."""
-        if extent.smallest == extent.largest:
-            return [extent.smallest] * len(indexes)
-        return list(map(self.sizes.__getitem__, indexes))
 
     def only(self, kept: Sequence[int]) -> PutColumns:
         """The records at these indexes."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from asyncio import Future
 from collections.abc import Coroutine
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -26,7 +27,7 @@ from headrace.core.service.catalog import Catalog, OpenStream
 from headrace.core.service.distribution import Spreading, stamped_hash_keys
 from headrace.core.service.dry_run import refuse_dry_run
 from headrace.core.service.put_columns import PutAnswer, PutColumns, Stamp
-from headrace.core.service.routing import by_route, deal
+from headrace.core.service.routing import deal, split
 from headrace.core.service.usage import Usage
 
 
@@ -201,36 +202,24 @@ class PutService:
     async def _put(
         self, opened: OpenStream, columns: PutColumns, routes: list[int], extent: Extent
     ) -> PutAnswer:
-        shards = opened.routing.shards
+        shards, ids = opened.routing.shards, opened.routing.ids
         is_encrypted = opened.stream.key_id is not None
-        data, keys = columns.data, columns.keys
-        groups = by_route(routes)
-        if len(groups) == 1:
-            shard = shards[routes[0]]
-            put = ShardPut(
-                shard.number, shard.created_s, data, keys, extent.data_bytes, is_encrypted
-            )
-            (numbers,) = await opened.log.append([put])
-            self._usage.put(opened.stream, shard.number, columns.sizes, keys, extent)
-            return PutAnswer(numbers, [shard.id] * len(numbers))
-        share = extent.data_bytes // len(groups)
+        whole = columns.data, columns.keys, columns.sizes
+        one = routes[0]
+        parts = {one: whole} if routes.count(one) == len(routes) else split(routes, whole)
+        # what is in flight is bounded in all: which shard has how much of it does not matter
+        share = extent.data_bytes // len(parts)
         puts = [
-            ShardPut(
-                shards[route].number,
-                shards[route].created_s,
-                list(map(data.__getitem__, group)),
-                list(map(keys.__getitem__, group)),
-                share,
-                is_encrypted,
-            )
-            for route, group in groups.items()
+            ShardPut(shards[route].number, shards[route].created_s, data, keys, share, is_encrypted)
+            for route, (data, keys, _) in parts.items()
         ]
         answers = await opened.log.append(puts)
-        for put, group in zip(puts, groups.values(), strict=True):
-            sizes = columns.sizes_at(group, extent)
-            self._usage.put(opened.stream, put.shard, sizes, put.keys, extent)
-        ids = {route: shards[route].id for route in groups}
-        return PutAnswer(deal(groups, answers, len(routes)), list(map(ids.__getitem__, routes)))
+        for put, (_, keys, sizes) in zip(puts, parts.values(), strict=True):
+            self._usage.put(opened.stream, put.shard, sizes, keys, extent)
+        if len(parts) == 1:
+            return PutAnswer(answers[0], [ids[one]] * len(routes))
+        numbers = deal(routes, dict(zip(parts, answers, strict=True)))
+        return PutAnswer(numbers, list(itemgetter(*routes)(ids)))
 
     async def _put_once(
         self,
@@ -263,7 +252,8 @@ class PutService:
         numbers, stored = await opened.log.append_once(stamp.producer_id, stamp.epoch, records)
         for shard, group in stored.items():  # what was there already is no use made of the stream
             chosen = [columns.keys[i] for i in group]
-            self._usage.put(opened.stream, shard, columns.sizes_at(group, extent), chosen, extent)
+            sizes = [columns.sizes[i] for i in group]
+            self._usage.put(opened.stream, shard, sizes, chosen, extent)
         return PutAnswer(numbers, [_shard_of(number) for number in numbers])
 
 

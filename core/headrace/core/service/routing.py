@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any, TypeVar, cast
 
 from headrace.core.control.stream_state import ShardState, StreamState
 from headrace.core.model.hashing import hash_digest, md5
 from headrace.core.speedups import compiled
+
+T = TypeVar("T")
+Columns = TypeVar("Columns", bound=tuple[list[Any], ...])
 
 
 class Routing:
@@ -18,6 +21,7 @@ class Routing:
         self.version = stream.version
         self.by_number = {shard.number: shard for shard in stream.shards}
         self.shards: list[ShardState] = sorted(stream.open_shards, key=lambda s: int(s.start))
+        self.ids = [shard.id for shard in self.shards]
         self._starts = [int(shard.start).to_bytes(16, "big") for shard in self.shards]
 
     def route(self, keys: Sequence[str], explicit: Sequence[str | None] | None) -> list[int]:
@@ -57,18 +61,21 @@ def hash_routes(starts: list[bytes], keys: Sequence[str], /) -> list[int]:
     return [bisect_right(starts, md5(key.encode()).digest()) - 1 for key in keys]
 
 
-def by_route(routes: Sequence[int]) -> dict[int, list[int]]:
-    """Indexes of the records of each route, in order."""
-    groups: defaultdict[int, list[int]] = defaultdict(list)
+@compiled
+def split(routes: list[int], columns: Columns, /) -> dict[int, Columns]:
+    """What there is of each column along each route, in order; `columns` are by record."""
+    parts: dict[int, Columns] = {}
     for i, route in enumerate(routes):
-        groups[route].append(i)
-    return groups
+        part = parts.get(route)
+        if part is None:
+            part = parts[route] = cast("Columns", tuple([] for _ in columns))
+        for things, column in zip(part, columns, strict=True):
+            things.append(column[i])
+    return parts
 
 
-def deal(groups: dict[int, list[int]], hands: list[list[str]], count: int) -> list[str]:
-    """What each of `count` records got; `hands` has what the records of each group got."""
-    dealt = [""] * count
-    for indexes, hand in zip(groups.values(), hands, strict=True):
-        for i, card in zip(indexes, hand, strict=True):
-            dealt[i] = card
-    return dealt
+@compiled
+def deal(routes: list[int], hands: dict[int, list[T]], /) -> list[T]:
+    """What each record got; `hands` has what the records of each route got, in order."""
+    cards = {route: iter(hand) for route, hand in hands.items()}
+    return [next(cards[route]) for route in routes]

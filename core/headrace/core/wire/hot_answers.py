@@ -15,6 +15,7 @@ from headrace.core.errors import ThroughputExceeded
 from headrace.core.pieces import Pieces
 from headrace.core.service.put_columns import PutAnswer
 from headrace.core.service.reads import GetAnswer
+from headrace.core.speedups import compiled
 from headrace.core.wire.codec import CBOR, encode_response
 
 
@@ -33,16 +34,20 @@ def render_put_records(answer: PutAnswer, content_type: str) -> bytes:
             "EncryptionType": answer.encryption,
         }
         return encode_response("PutRecords", response, content_type)
+    head = f'{{{_encryption(answer.encryption)}"FailedRecordCount":0,"Records":['
+    return join_answers(head.encode(), numbers, ids)
+
+
+@compiled
+def join_answers(head: bytes, numbers: list[str], ids: list[str], /) -> bytes:
+    """An answer that ends with the sequence number and the shard of each record, after `head`."""
     # what stands after each number: its shard, and the beginning of the next record
     after = {shard: f'","ShardId":"{shard}"}},{{"SequenceNumber":"' for shard in set(ids)}
     pieces = [""] * (2 * len(numbers))
     pieces[0::2] = numbers
     pieces[1::2] = map(after.__getitem__, ids)
     pieces[-1] = f'","ShardId":"{ids[-1]}"}}]}}'
-    head = (
-        f'{{{_encryption(answer.encryption)}"FailedRecordCount":0,"Records":[{{"SequenceNumber":"'
-    )
-    return (head + "".join(pieces)).encode()
+    return head + ('{"SequenceNumber":"' + "".join(pieces)).encode()
 
 
 def _encryption(encryption: str | None) -> str:

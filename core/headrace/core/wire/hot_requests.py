@@ -18,6 +18,7 @@ from headrace.core.errors import ValidationError
 from headrace.core.limits import MAX_RECORDS_PER_GET, MAX_RECORDS_PER_PUT
 from headrace.core.model.blobs import decoded_sizes
 from headrace.core.service.put_columns import PutColumns
+from headrace.core.speedups import compiled
 
 _Key = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9_.-]+\Z", max_length=128)]
@@ -46,6 +47,18 @@ class _PutRecords(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     StreamName: _Name | None = None
     StreamARN: _Arn | None = None
     DryRun: bool = False
+
+
+class _UsualEntry(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    Data: str
+    PartitionKey: _Key
+
+
+class _UsualPuts(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    StreamName: _Name
+    Records: Annotated[
+        list[_UsualEntry], msgspec.Meta(min_length=1, max_length=MAX_RECORDS_PER_PUT)
+    ]
 
 
 class _PutRecord(msgspec.Struct, gc=False, forbid_unknown_fields=True):
@@ -83,6 +96,7 @@ class PutRequest(NamedTuple):
 
 
 _decode_put_records = msgspec.json.Decoder(_PutRecords).decode
+_decode_usual_puts = msgspec.json.Decoder(_UsualPuts).decode
 _decode_put_record = msgspec.json.Decoder(_PutRecord).decode
 _decode_usual_put = msgspec.json.Decoder(_UsualPut).decode
 _decode_get_records = msgspec.json.Decoder(_GetRecords).decode
@@ -94,6 +108,11 @@ Validate = Callable[[], dict[str, Any]]
 def decode_put_records(body: bytes, is_json: bool, validate: Validate) -> PutRequest:
     """A PutRecords body -> columns. Raises ServiceError as AWS does."""
     if is_json:
+        usual = usual_puts(body)
+        if usual is not None:
+            name, data, keys, bytes_of_data = usual
+            columns = PutColumns(data, keys, None, bytes_of_data, _LIST_PATH)
+            return PutRequest(name, None, columns, dry_run=False)
         try:
             request = _decode_put_records(body)
         except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -119,6 +138,26 @@ def decode_put_records(body: bytes, is_json: bool, validate: Validate) -> PutReq
         _columns(checked["Records"], _LIST_PATH),
         bool(checked.get("DryRun")),
     )
+
+
+@compiled
+def usual_puts(body: bytes, /) -> tuple[str, list[str], list[str], list[int]] | None:
+    """A PutRecords body of JSON in ASCII without escapes that names its stream, and in its records
+    has data and partition keys, all valid; else None.
+
+    The stream's name, then by record: data in base64, partition keys, bytes of data.
+    """
+    if not body.isascii() or b"\\" in body:
+        return None
+    try:
+        request = _decode_usual_puts(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    data = [record.Data for record in request.Records]
+    sizes = decoded_sizes(data)
+    if sizes is None:
+        return None
+    return request.StreamName, data, [record.PartitionKey for record in request.Records], sizes
 
 
 def decode_usual_put(body: bytes) -> tuple[str, str, str, str | None] | None:
