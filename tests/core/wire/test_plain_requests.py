@@ -12,7 +12,7 @@ import uvloop
 
 from headrace.core.later import Later
 from headrace.core.listener.guard import MAX_HEAD_BYTES, Guard
-from headrace.core.listener.http1 import PLAIN_BYTES
+from headrace.core.listener.http1 import PARTED_BYTES, PLAIN_BYTES
 from headrace.core.pieces import Pieces
 from http2_support import Listening, closed, listening, until
 
@@ -104,7 +104,16 @@ def request(size: int, *headers: str, path: str = "/", body_size: int | None = N
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + bytes(size)
 
 
-HEAD_BYTES = len(request(10_000)) - 10_000
+def body_of(total: int) -> int:
+    """How long the body of a request is that has so many bytes in all."""
+    return total - (len(request(total)) - total)
+
+
+def in_two(size: int) -> list[bytes]:
+    whole = request(size)
+    return [whole[:-1], whole[-1:]]
+
+
 LARGE_BYTES = 20_000_000  # more than what buffers of sockets take
 BROKEN = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n!"
 
@@ -165,8 +174,8 @@ async def serving(
         ([request(0)], ["plain 0"]),
         ([request(1), request(2), request(3)], ["plain 1", "plain 2", "plain 3"]),
         ([request(10, "Connection: Keep-Alive")], ["plain 10"]),
-        ([request(PLAIN_BYTES - HEAD_BYTES)], [f"plain {PLAIN_BYTES - HEAD_BYTES}"]),
-        ([request(PLAIN_BYTES - HEAD_BYTES + 1)], [f"ASGI {PLAIN_BYTES - HEAD_BYTES + 1}"]),
+        (in_two(body_of(PARTED_BYTES)), [f"plain {body_of(PARTED_BYTES)}"]),
+        (in_two(body_of(PARTED_BYTES) + 1), [f"ASGI {body_of(PARTED_BYTES) + 1}"]),
         ([request(10)[:-10], bytes(10)], ["plain 10"]),
         ([request(10)[:-9], bytes(4), bytes(5)], ["plain 10"]),
         ([request(10)[:-10], bytes(10) + request(2), request(3)], ["ASGI 10", "ASGI 2", "plain 3"]),
@@ -189,6 +198,20 @@ async def converse(sent: list[bytes], said: list[str]) -> None:
         await client.send(*sent)
         assert [await client.answer() for _ in said] == said
         assert guard.held_bytes == 0
+
+
+@pytest.mark.parametrize("way", ["coroutine", "later", "at once"], indirect=True)
+@pytest.mark.parametrize(("more", "said"), [(0, "plain"), (1, "ASGI")])
+def test_how_large_a_request_may_be_that_comes_at_once(more: int, said: str) -> None:
+    async def run() -> None:
+        size = body_of(PLAIN_BYTES) + more
+        async with serving(Witness()) as (server, guard, client):
+            # not by the socket, which may take it apart
+            asyncio.get_running_loop().call_soon(server.connection.data_received, request(size))
+            assert await client.answer() == f"{said} {size}"
+            assert guard.held_bytes == 0
+
+    uvloop.run(run())
 
 
 @pytest.mark.parametrize("behind", [[request(2)], [request(2)[:-1], bytes(1)], [request(2) * 2]])

@@ -25,7 +25,10 @@ from headrace.core.listener.http1_gather import GatheringHttp1Protocol
 from headrace.core.listener.plain_head import Head, plain_head
 from headrace.core.pieces import Pieces
 
-PLAIN_BYTES = 16 * KIB  # to a larger one a task and some copies are nothing
+PLAIN_BYTES = 256 * KIB  # as much as comes at once; to a larger one a task and copies are nothing
+# Of one that comes in parts: they are joined anew with each part, which for many small parts of a
+# large one would be a way to keep the server busy.
+PARTED_BYTES = 16 * KIB
 _TIMER_SLACK_S = 0.01  # timers may be early
 
 WholeReply = tuple[int, list[tuple[bytes, bytes]] | bytes, bytes | Pieces]
@@ -87,7 +90,7 @@ class Http1Protocol(GatheringHttp1Protocol):
             if answering is not None:
                 self._begin(answering, len(data))
                 return
-        elif missing > 0 and has_room and body_at + body_bytes <= PLAIN_BYTES:
+        elif missing > 0 and has_room and body_at + body_bytes <= PARTED_BYTES:
             self._hold(len(data), 0)
             self._begun = data, head
             return
