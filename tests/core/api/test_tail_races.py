@@ -16,7 +16,7 @@ import pytest
 from api_support import server_here
 from headrace.core.client import StreamClient
 from headrace.core.engine.embedded import group_commit
-from headrace.core.engine.embedded.group_commit import InLoop
+from headrace.core.engine.embedded.in_loop import InLoop
 from headrace.core.engine.embedded.shard_log import EmbeddedShardLog
 from headrace.core.errors import ProducerFenced, ServiceUnavailable
 from headrace.core.log.files import SystemFiles

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from headrace.core.engine.embedded.group_commit import PROMPT_BYTES, InLoop
+from headrace.core.engine.embedded.group_commit import PROMPT_BYTES
+from headrace.core.engine.embedded.in_loop import InLoop
 from headrace.core.engine.embedded.shard_log import EmbeddedShardLog
 from headrace.core.engine.seam import LogClosed, ShardPut
 from headrace.core.errors import StorageFull

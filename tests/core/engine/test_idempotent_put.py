@@ -22,7 +22,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from headrace.core.engine.embedded.group_commit import InLoop
+from headrace.core.engine.embedded.in_loop import InLoop
 from headrace.core.engine.embedded.shard_log import EmbeddedShardLog
 from headrace.core.engine.seam import OnceAnswer, ShardPut, StampedRecord
 from headrace.core.errors import InternalFailure, ProducerFenced, StorageFull
