@@ -97,7 +97,8 @@ class _Gate:
 @pytest.fixture(autouse=True)
 def writes_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """A held disk must hold a writer thread, not the loop this test runs in."""
-    monkeypatch.setattr(InLoop, "max_bytes", 0)
+    monkeypatch.setattr(InLoop, "small_bytes", 0)
+    monkeypatch.setattr(InLoop, "lone_bytes", 0)
 
 
 @pytest.fixture

@@ -53,7 +53,12 @@ async def log(tmp_path: Path, files: FaultyFiles) -> AsyncIterator[EmbeddedShard
     await opened.close()
 
 
-def open_log(folder: Path, files: FaultyFiles, segment_bytes: int = 1 << 30) -> EmbeddedShardLog:
+def open_log(
+    folder: Path,
+    files: FaultyFiles,
+    segment_bytes: int = 1 << 30,
+    in_loop: InLoop | None = None,
+) -> EmbeddedShardLog:
     clock = ManualClock()
     stream_log = StreamLog.open(
         folder / "log",
@@ -61,7 +66,7 @@ def open_log(folder: Path, files: FaultyFiles, segment_bytes: int = 1 << 30) -> 
         now_ms=clock.now_ms(),
         options=StreamLogOptions(segment_bytes=segment_bytes),
     )
-    return EmbeddedShardLog(stream_log, ThreadPoolExecutor(1), clock, raise_it)
+    return EmbeddedShardLog(stream_log, ThreadPoolExecutor(1), clock, raise_it, in_loop=in_loop)
 
 
 def raise_it(error: BaseException) -> None:
@@ -89,7 +94,7 @@ async def test_small_windows_are_synced_here_and_large_ones_in_a_thread(
 ) -> None:
     log.commits.in_loop.mean_s = 10
     await log.append([put(100)])
-    await log.append([put(InLoop.max_bytes)])
+    await log.append([put(InLoop.small_bytes)])
     await log.append([put(100)])
     assert syncs(files) == ["here", "there", "here"]
 
@@ -130,16 +135,20 @@ class Time:
         return self.now_s
 
 
-def window() -> Window:
+def takes(policy: InLoop, stored_bytes: int = 0, puts: int = 2) -> bool:
+    """Whether it takes a window, which is done with before the next."""
     window = Window(1)
     window.close()
-    return window
+    window.stored_bytes = stored_bytes
+    found = policy.takes(window, puts)
+    policy.done_with()
+    return found
 
 
 def away_s(policy: InLoop, time: Time) -> float:
     """How long the windows go to the thread from now on."""
     began_s = time.now_s
-    while not policy.takes(window()):
+    while not takes(policy):
         time.now_s += InLoop.first_away_s / 4
     return time.now_s - began_s
 
@@ -149,7 +158,7 @@ def test_a_disk_that_stays_slow_is_tried_ever_more_seldom() -> None:
     policy = InLoop(time)
     first_s, found = InLoop.first_away_s, []
     for _ in range(9):
-        assert policy.takes(window())
+        assert takes(policy)
         policy.took(policy.mean_s * 5)
         found.append(away_s(policy, time))
     doubled = [first_s * 2**n for n in range(7)]
@@ -164,15 +173,57 @@ def test_a_sync_may_take_as_much_longer_as_those_before_it_were_quicker() -> Non
         assert away_s(policy, time) > 0
     mean_s, most_s = InLoop.mean_s, InLoop.most_saved_s
     for _ in range(100):  # more than may be saved
-        assert policy.takes(window())
+        assert takes(policy)
         policy.took(mean_s / 2)
     for seconds in (most_s / 2, mean_s * 1.5, mean_s, most_s / 2):
-        assert policy.takes(window())
+        assert takes(policy)
         policy.took(seconds)
-    assert policy.takes(window())
+    assert takes(policy)
     policy.took(mean_s * 4)  # there is not that much left
     # and it begins anew: the disk has been quick in between
     assert away_s(policy, time) == pytest.approx(InLoop.first_away_s, abs=0.02)
+
+
+def test_larger_windows_are_taken_while_nobody_else_puts() -> None:
+    policy, larger = InLoop(), InLoop.lone_bytes
+    for _ in range(InLoop.lone_after):
+        assert not takes(policy, larger, puts=1)
+    for _ in range(9):
+        assert takes(policy, larger, puts=1)
+    assert not takes(policy, larger + 1, puts=1)
+    assert not takes(policy, larger, puts=2)  # two have put into it
+    assert [takes(policy, larger, puts=1) for _ in range(5)] == [False] * 4 + [True]
+    # what comes while another is written, or in the turn after it, is somebody else's
+    policy.takes(Window(1), puts=1)
+    assert not takes(policy, larger, puts=1)
+    policy.done_with()
+    assert [takes(policy, larger, puts=1) for _ in range(5)] == [False] * 4 + [True]
+
+
+async def test_a_lone_put_of_many_records_is_written_here_until_others_put_as_well(
+    tmp_path: Path, files: FaultyFiles
+) -> None:
+    """On whatever streams: they share the loop, and the disk."""
+    policy = InLoop()
+    policy.mean_s = 10
+    logs = [open_log(tmp_path / name, files, in_loop=policy) for name in "ab"]
+    size = InLoop.lone_bytes // 2
+
+    async def put_and_rest(log: EmbeddedShardLog) -> None:
+        await log.append([put(size)])
+        for _ in range(3):  # a client has to hear of it before it puts again
+            await asyncio.sleep(0)
+
+    for _ in range(InLoop.lone_after + 2):
+        await put_and_rest(logs[0])
+    assert syncs(files) == ["there"] * InLoop.lone_after + ["here"] * 2
+    await asyncio.gather(*map(put_and_rest, logs))
+    assert "there" in syncs(files)
+    for _ in range(2):
+        await logs[0].append([put(size)])  # at once, as what waited in another's socket
+    assert syncs(files) == ["there"] * 2
+    for log in logs:
+        await log.close()
 
 
 async def test_a_large_request_does_not_wait_for_the_others_of_its_turn(
@@ -229,7 +280,7 @@ async def test_closing_on_a_full_disk_closes(tmp_path: Path, files: FaultyFiles)
     log = open_log(tmp_path, files)
     await log.append([put(1)])
     files.fail_always("write_at", no_space)
-    large = asyncio.create_task(log.append([put(InLoop.max_bytes)]))
+    large = asyncio.create_task(log.append([put(InLoop.small_bytes)]))
     await asyncio.sleep(0)
     await log.close()
     with pytest.raises(StorageFull):

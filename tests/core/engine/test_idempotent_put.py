@@ -51,7 +51,7 @@ class Store:
         self.segment_bytes = segment_bytes
         self.fatal: list[BaseException] = []
         self.writers = ThreadPoolExecutor(1)
-        self.in_loop_bytes = InLoop.max_bytes  # 0: every window goes to a writer thread
+        self.in_loop_bytes = InLoop.small_bytes  # 0: every window goes to a writer thread
 
     async def open(self, ranges: list[HashKeyRange]) -> EmbeddedShardLog:
         stream_log = StreamLog.open(
@@ -62,7 +62,8 @@ class Store:
             options=StreamLogOptions(segment_bytes=self.segment_bytes),
         )
         opened = EmbeddedShardLog(stream_log, self.writers, self.clock, self.fatal.append)
-        opened.commits.in_loop.max_bytes = self.in_loop_bytes
+        policy = opened.commits.in_loop
+        policy.small_bytes = policy.lone_bytes = self.in_loop_bytes
         return opened
 
 
@@ -105,7 +106,7 @@ class IdempotentPut(RuleBasedStateMachine):
         self.store.writers.shutdown()
         shutil.rmtree(self.folder)
 
-    @initialize(in_loop_bytes=st.sampled_from([0, InLoop.max_bytes]))
+    @initialize(in_loop_bytes=st.sampled_from([0, InLoop.small_bytes]))
     def open(self, in_loop_bytes: int) -> None:
         self.store.in_loop_bytes = in_loop_bytes
         self.log = self.runner.run(self.store.open(self.all_ranges))
@@ -372,7 +373,7 @@ async def test_a_silent_producer_is_forgotten(tmp_path: Path) -> None:
     await log.close()
 
 
-@pytest.mark.parametrize("in_loop_bytes", [0, InLoop.max_bytes])
+@pytest.mark.parametrize("in_loop_bytes", [0, InLoop.small_bytes])
 async def test_a_failed_sync_stops_the_store(tmp_path: Path, in_loop_bytes: int) -> None:
     store = Store(tmp_path / "log")
     store.in_loop_bytes = in_loop_bytes

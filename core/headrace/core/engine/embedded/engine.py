@@ -21,6 +21,7 @@ from pathlib import Path
 from headrace.core.clock import Clock
 from headrace.core.control.machine import Command, ControlState, apply
 from headrace.core.engine.embedded.control_log import SqliteControlLog
+from headrace.core.engine.embedded.in_loop import InLoop
 from headrace.core.engine.embedded.shard_log import EmbeddedShardLog
 from headrace.core.errors import StorageError
 from headrace.core.log.access import SegmentAccess
@@ -63,6 +64,7 @@ class EmbeddedEngine:
             self._refuse_others(())
         self._writers = ThreadPoolExecutor(WRITER_THREADS, thread_name_prefix="writer")
         self._readers = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="reader")
+        self._in_loop = InLoop()
         self._logs: dict[str, EmbeddedShardLog] = {}
         self.control: SqliteControlLog[ControlState, Command] = SqliteControlLog(
             self._control_path,
@@ -120,7 +122,7 @@ class EmbeddedEngine:
             # writes anew what nothing vouches for, exactly as the next start would.
             raise mapped(error) from error
         opened = EmbeddedShardLog(
-            stream_log, self._writers, self._clock, self._on_fatal, self._readers
+            stream_log, self._writers, self._clock, self._on_fatal, self._readers, self._in_loop
         )
         self._logs[uid] = opened
         return opened

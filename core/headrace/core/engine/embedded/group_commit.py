@@ -45,6 +45,7 @@ class GroupCommit:
         *,
         on_fatal: Callable[[BaseException], None],
         on_visible: Callable[[Iterable[int]], None],
+        in_loop: InLoop,
     ) -> None:
         """`on_visible` is told the shards of records that readers see from now on."""
         self._log = stream_log
@@ -57,7 +58,7 @@ class GroupCommit:
         self._writing = False
         self._scheduled = False
         self._in_flight_bytes = 0
-        self.in_loop = InLoop()
+        self.in_loop = in_loop
         self._last_commit_s = 0.0
         self._mark_timer: asyncio.TimerHandle | None = None
         self._rest_timer: asyncio.TimerHandle | None = None
@@ -111,6 +112,7 @@ class GroupCommit:
             self._rest_timer.cancel()
             self._rest_timer = None
         if self._failed is None:
+            self._log.note()  # not a turn later: by then the folder may be another's
             self._write_mark("closing")
         # Whoever is told holds this, and this them: without the cycle a deleted stream's memory
         # (thousands of pieces for thousands of shards) is free at once, not at some collection.
@@ -132,17 +134,12 @@ class GroupCommit:
         self._in_flight_bytes = 0
         if window is None:
             _answer(waiters, None)
-        elif self.in_loop.takes(window):
+        elif self.in_loop.takes(window, len(waiters)):
             self._settle(window, waiters, self._written_here(window, now_ms))
         else:
             self._writing = True
-            done = self._loop.run_in_executor(self._writers, self._write_and_note, window, now_ms)
+            done = self._loop.run_in_executor(self._writers, self._log.write, window, now_ms)
             done.add_done_callback(lambda future: self._written(window, waiters, future))
-
-    def _write_and_note(self, window: Window, now_ms: int) -> Written:
-        written = self._log.write(window, now_ms)
-        self._log.note()
-        return written
 
     def _written_here(self, window: Window, now_ms: int) -> Written | Exception:
         started_s = time.perf_counter()
@@ -169,6 +166,8 @@ class GroupCommit:
         outcome: Written | BaseException,
     ) -> None:
         """Tell everybody how the writing of a window ended, and see to the next."""
+        # a turn later than those who waited go on: first what came in the meantime
+        self._loop.call_soon(self._loop.call_soon, self._done_with)
         if isinstance(outcome, Written):
             self._log.publish(outcome)
             _answer(waiters, None)
@@ -188,14 +187,13 @@ class GroupCommit:
         if self._log.window is not None or self._waiters:
             self._commit()
         else:
-            # a turn later than those who waited go on: first the polls that come in between
-            self._loop.call_soon(self._loop.call_soon, self._note)
             self._last_commit_s = self._loop.time()
             if self._mark_timer is None:
                 self._mark_timer = self._loop.call_later(IDLE_MARK_S, self._mark_if_idle)
 
-    def _note(self) -> None:
-        if not self._writing:
+    def _done_with(self) -> None:
+        self.in_loop.done_with()
+        if not self._writing and self._failed is None:
             self._log.note()
 
     def _refuse_all(self, waiters: list[asyncio.Future[None]], error: Exception) -> None:

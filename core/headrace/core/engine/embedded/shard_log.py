@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from headrace.core.clock import Clock
 from headrace.core.engine.embedded.group_commit import GroupCommit
+from headrace.core.engine.embedded.in_loop import InLoop
 from headrace.core.engine.seam import LogClosed, OnceAnswer, ShardPut, StampedRecord
 from headrace.core.errors import ProducerFenced
 from headrace.core.log.files import NotInMemory
@@ -33,8 +34,12 @@ class EmbeddedShardLog:
         clock: Clock,
         on_fatal: Callable[[BaseException], None],
         readers: Executor | None = None,
+        in_loop: InLoop | None = None,
     ) -> None:
-        """`readers` are threads for what must be fetched from the disk; else the loop's own."""
+        """`readers` are threads for what must be fetched from the disk; else the loop's own.
+
+        `in_loop` is that of all logs on the disk; else it has one of its own.
+        """
         self._log = stream_log
         self._readers = readers
         self._in_threads: set[asyncio.Future[Any]] = set()
@@ -42,7 +47,12 @@ class EmbeddedShardLog:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self.commits = GroupCommit(
-            stream_log, writers, clock, on_fatal=on_fatal, on_visible=self._announce
+            stream_log,
+            writers,
+            clock,
+            on_fatal=on_fatal,
+            on_visible=self._announce,
+            in_loop=in_loop or InLoop(),
         )
         self._arrivals: dict[int, set[asyncio.Future[None]]] = {}
 
