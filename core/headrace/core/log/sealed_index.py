@@ -7,6 +7,8 @@ is answered from that: the records are not lost while their segment is whole.
 from __future__ import annotations
 
 import logging
+import struct
+from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from headrace.core.log.index_file import make_index, write_index
 log = logging.getLogger("headrace.core")
 
 _BLOCK_ENTRIES = 256  # entries read at once, and kept in the cache of index files: 8 KiB
+_FIELD = struct.Struct("<Q")  # each of an entry's first
 _VERIFY_BYTES = 1 << 20
 
 
@@ -159,14 +162,26 @@ class SealedIndex:
         return FrameEntry(*ENTRY.unpack_from(self._block(block, wait), inside * ENTRY.size))
 
     def _bisect(self, first: int, count: int, field: int, value: int, wait: bool) -> int:
+        """The first of these entries whose field is not below `value`; `first + count` if none."""
         low, high = first, first + count
-        while low < high:
-            middle = (low + high) // 2
-            if self._entry(middle, wait)[field] < value:
-                low = middle + 1
+        while low // _BLOCK_ENTRIES < (high - 1) // _BLOCK_ENTRIES:  # it may be in several blocks
+            middle = (low // _BLOCK_ENTRIES + (high - 1) // _BLOCK_ENTRIES + 1) // 2
+            at = middle * _BLOCK_ENTRIES
+            if self._entry(at, wait)[field] < value:
+                low = at
             else:
-                high = middle
-        return low
+                high = at
+        if low == high:
+            return low
+        # in one block, which is looked up and taken apart only once
+        number, inside = divmod(low, _BLOCK_ENTRIES)
+        block = self._block(number, wait)
+        offset = inside * ENTRY.size + field * _FIELD.size
+        return low + bisect_left(
+            range(high - low),
+            value,
+            key=lambda i: _FIELD.unpack_from(block, offset + i * ENTRY.size)[0],
+        )
 
     def walk(self, shard: int, frame_no: int, *, wait: bool) -> Iterator[FrameEntry]:
         first, count = self._row(shard, wait)
