@@ -84,10 +84,10 @@ def _load(
 ) -> Loaded:
     """A closed loop over some connections, for at least three answers on each.
 
-    Counted is from the first answer of all connections on, when the server has as much to do as it
-    will, until the first that is not followed by another request; the rest is waited for, so that
-    nothing of it is left for whoever is measured next. A connection's first request, which includes
-    its being accepted, is in no latency.
+    Counted is from as many answers on as there are connections, when the server has as much to do
+    as it will, until the first that is not followed by another request; the rest is waited for, so
+    that nothing of it is left for whoever is measured next. A connection's first request, which
+    includes its being accepted, is in no latency.
     """
     requests = [http(port, operation, body) for body in bodies]
     poll = selectors.DefaultSelector()

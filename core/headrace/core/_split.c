@@ -14,11 +14,12 @@ typedef struct {
     Py_ssize_t count, done;
 } Part;
 
-/* -1 with an error set if it is none. */
+/* -1 with an error set if it is none. (One of a class derived from int would bring its own code,
+   to be run where the routes are looked at again.) */
 static Py_ssize_t
 route_of(PyObject *object)
 {
-    Py_ssize_t route = PyLong_Check(object) ? PyLong_AsSsize_t(object) : -1;
+    Py_ssize_t route = PyLong_CheckExact(object) ? PyLong_AsSsize_t(object) : -1;
     if (route >= 0 && route <= MAX_ROUTE) return route;
     if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "a route is an index");
     return -1;

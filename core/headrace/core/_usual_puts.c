@@ -173,7 +173,7 @@ usual_puts(PyObject *module, PyObject *body)
     const unsigned char *first = (const unsigned char *)PyBytes_AS_STRING(body);
     Rest rest = {first, first + PyBytes_GET_SIZE(body)};
     Text stream = {NULL, 0};
-    Columns columns = {NULL, NULL, NULL};
+    Columns columns = {NULL, NULL};
     PyObject *found = NULL, *name = NULL, *sizes = NULL;
     if (take_request(&rest, &stream, &columns)) {
         name = new_string(&stream);

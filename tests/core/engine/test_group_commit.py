@@ -125,6 +125,26 @@ async def test_a_slow_sync_sends_the_next_ones_to_a_thread_for_a_while(
     assert syncs(files) == ["here", "there", "there", "there", "here"]
 
 
+async def test_notes_for_the_next_start_are_not_taken_in_the_loop_while_the_disk_is_slow(
+    log: EmbeddedShardLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.commits.in_loop = policy = InLoop(Time())
+    noted: list[bool] = []
+    monkeypatch.setattr(StreamLog, "note", lambda _: noted.append(policy.is_away))
+
+    async def put_and_rest() -> None:
+        await log.append([put(10)])
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    policy.mean_s = 10
+    await put_and_rest()
+    assert noted == [False]
+    policy.took(100)
+    await put_and_rest()
+    assert policy.is_away and noted == [False]
+
+
 class Time:
     """A clock by hand."""
 

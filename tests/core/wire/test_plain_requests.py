@@ -214,6 +214,21 @@ def test_how_large_a_request_may_be_that_comes_at_once(more: int, said: str) -> 
     uvloop.run(run())
 
 
+@pytest.mark.parametrize("count", [1, 10_000])
+def test_a_head_that_is_too_large_is_refused_also_where_it_comes_at_once(count: int) -> None:
+    async def run() -> None:
+        async with serving(Witness()) as (server, _, client):
+            padding = "y" * ((MAX_HEAD_BYTES + 1_000) // count)
+            whole = request(2, *(f"X-{n}: {padding}" for n in range(count)))
+            assert len(whole) <= PLAIN_BYTES
+            asyncio.get_running_loop().call_soon(server.connection.data_received, whole)
+            with pytest.raises(AssertionError):  # it is no 200
+                await client.answer()
+            assert client.head.startswith(b"http/1.1 431")
+
+    uvloop.run(run())
+
+
 @pytest.mark.parametrize("behind", [[request(2)], [request(2)[:-1], bytes(1)], [request(2) * 2]])
 def test_what_comes_behind_a_request_waits_for_its_answer(behind: list[bytes]) -> None:
     async def run() -> None:

@@ -21,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from headrace.core.later import Later
 from headrace.core.limits import KIB
 from headrace.core.listener import eager
+from headrace.core.listener.guard import MAX_HEAD_BYTES
 from headrace.core.listener.http1_gather import GatheringHttp1Protocol
 from headrace.core.listener.plain_head import Head, plain_head
 from headrace.core.pieces import Pieces
@@ -84,6 +85,8 @@ class Http1Protocol(GatheringHttp1Protocol):
         missing = body_at + body_bytes - len(data)
         guard = self._guard
         has_room = guard.held_bytes <= guard.max_held_bytes and not self.flow.write_paused
+        if body_at > MAX_HEAD_BYTES:
+            has_room = False  # the parser is to refuse it
         if missing == 0 and has_room:
             assert self._answer_whole is not None
             answering = self._answer_whole(headers, data[body_at:])

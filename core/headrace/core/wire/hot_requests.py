@@ -1,8 +1,9 @@
 """PutRecord, PutRecords and GetRecords bodies, decoded by type.
 
 The three operations that move records do not go through the model's validator unless something
-is wrong: msgspec decodes a good request straight into structs, and whatever it does not take is
-handed to the validator to be explained as AWS explains it (or, rarely, to be accepted after all).
+is wrong: msgspec decodes a good request straight into structs (of the usual PutRecords, where it is
+compiled, `usual_puts` makes columns at once), and whatever they do not take is handed to the
+validator to be explained as AWS explains it (or, rarely, to be accepted after all).
 """
 
 from __future__ import annotations

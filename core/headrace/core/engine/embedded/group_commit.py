@@ -3,8 +3,9 @@
 While one window is synced in a writer thread, the next fills; the length of a window is the time
 a sync takes, so no timer is needed. Whoever put into a window waits for that window.
 
-A small window is written in the loop's own thread as long as the disk is quicker at it than a
-thread is woken and heard from again: with a reader polling meanwhile, that is most of a put's time.
+A small window, or one of a client that puts alone, is written in the loop's own thread as long as
+the disk is quick (`in_loop`): to wake a thread and hear from it again would be most of a small
+put's time.
 """
 
 from __future__ import annotations
@@ -193,7 +194,8 @@ class GroupCommit:
 
     def _done_with(self) -> None:
         self.in_loop.done_with()
-        if not self._writing and self._failed is None:
+        # on a disk that is slow the next window's writer does it
+        if not self._writing and self._failed is None and not self.in_loop.is_away:
             self._log.note()
 
     def _refuse_all(self, waiters: list[asyncio.Future[None]], error: Exception) -> None:

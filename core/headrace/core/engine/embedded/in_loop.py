@@ -56,11 +56,14 @@ class InLoop:
         most_bytes = self.lone_bytes if self._lone > self.lone_after else self.small_bytes
         if window.stored_bytes > most_bytes or window.roll_snapshot is not None:
             return False
-        if self._away_until_s:
-            if self._now_s() < self._away_until_s:
-                return False
+        return not self.is_away
+
+    @property
+    def is_away(self) -> bool:
+        """The disk is slow: nothing is to be written in the loop's thread for a while."""
+        if self._away_until_s and self._now_s() >= self._away_until_s:
             self._away_until_s = 0.0
-        return True
+        return self._away_until_s > 0
 
     def done_with(self) -> None:
         """Who waited for a window has been told; what came while it was written has been seen."""
