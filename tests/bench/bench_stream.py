@@ -3,7 +3,9 @@
 Load comes from one child process (`wrk` is not needed), with bodies made beforehand from a seed.
 The two servers and the disk are measured in turn, about a second each, again and again: what else
 the machine does in the meantime meets all of them. A rate is the median of its rounds, a percentile
-that of the latencies of all rounds together.
+that of the latencies of all rounds together. A round in which the host of a virtual machine took
+much of its time for others is left out, for all of them, if another one can be had; where some
+were, it is told, with the ratio of all rounds.
 
     python tests/bench/bench_stream.py [--quick] [--seed N] [--peer NODE_MODULES]
 
@@ -19,16 +21,17 @@ import random
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
 from bench.disk_limit import DiskLimit
 from bench.http_load import Bodies, Connection, Loaded, LoadProcess, fill, make_stream
-from bench.in_turn import in_turn
-from bench.processor_limit import ProcessorLimit
+from bench.in_turn import Found, Round, in_turn
 from bench.put_to_visible import PollingReader
 from bench.servers import HeadraceServer, PeerServer, Server, peer_modules, rss_mb
 from bench.table import OURS, THEIRS, Row, percentile, show_header
@@ -45,37 +48,52 @@ class Effort:
     """Records that the reading figures are measured on."""
 
 
-Rounds = dict[str, list[Loaded]]
+T = TypeVar("T")
 
 
-def rates(found: Rounds, records: int) -> dict[str, float]:
-    """Records a second of each server whose requests carry so many."""
-    return {
-        name: median(loaded.answers_per_s for loaded in rounds) * records
-        for name, rounds in found.items()
-    }
+def show(
+    figure: str,
+    unit: str,
+    bar: str,
+    found: Found[T],
+    value: Callable[[list[T]], float],
+    note: str = "",
+) -> None:
+    """A line of the table; `value` makes one of the rounds that count.
+
+    `note` may name a contender, in braces, whose value then stands there.
+    """
+    values = found.values(value)
+    notes = [note.format(**values)] if note else []
+    row = Row(figure, unit, bar, values)
+    if found.steadiness:
+        notes.append(found.steadiness)
+        every = Row(figure, unit, bar, found.values(value, found.tried))
+        if every.theirs is not None:
+            notes.append(f"in all {every.ratio}")
+    row.note = f"({'; '.join(notes)})" if notes else ""
+    row.show()
 
 
-def p99_ms(found: Rounds) -> dict[str, float]:
-    return {
-        name: percentile([ms for loaded in rounds for ms in loaded.latencies_ms], 0.99)
-        for name, rounds in found.items()
-    }
+def rate(rounds: list[Loaded], records: int) -> float:
+    """Records a second where an answer is for so many."""
+    return median(loaded.answers_per_s for loaded in rounds) * records
+
+
+def p99_ms(rounds: list[Loaded]) -> float:
+    return percentile([ms for loaded in rounds for ms in loaded.latencies_ms], 0.99)
 
 
 def writing(ports: dict[str, int], root: Path, load: LoadProcess, effort: Effort) -> None:
     """What the puts take, beside one synced write of their size for each of them."""
 
-    processor, work_ms = ProcessorLimit(2), list[float]()
-
     def loaded(
         operation: str, bodies: str, connections: int, limit: DiskLimit
-    ) -> tuple[Rounds, float]:
+    ) -> tuple[Found[Loaded], float]:
         commits: list[float] = []
 
         def one(port: int) -> Loaded:
             commits.append(limit.commits_per_s())
-            work_ms.extend(processor.took_ms(50))
             return load.load(port, operation, bodies, connections, effort.seconds)
 
         found = in_turn(effort.rounds, {name: partial(one, port) for name, port in ports.items()})
@@ -84,43 +102,42 @@ def writing(ports: dict[str, int], root: Path, load: LoadProcess, effort: Effort
     for bodies, size, bar in (("100 B", 145_000, ">= 15x"), ("1 KiB", 790_000, ">= 14x")):
         for connections in (1, 8):
             found, commits = loaded("PutRecords", bodies, connections, DiskLimit(root, size, 20))
-            Row(
+            show(
                 f"PutRecords 500 x {bodies}, {connections} connections",
                 "records/s",
                 bar,
-                rates(found, 500),
-                f"(disk: {commits * 500:,.0f} in one sync per request)",
-            ).show()
+                found,
+                partial(rate, records=500),
+                f"disk: {commits * 500:,.0f} in one sync per request",
+            )
             if (bodies, connections) == ("100 B", 1):
                 figure = "PutRecords 500 x 100 B p99, 1 connection"
-                note = f"(processor: {percentile(work_ms, 0.99):.2f} for 2 ms of work)"
-                Row(figure, "ms", "<= 0.083x", p99_ms(found), note).show()
+                show(figure, "ms", "<= 0.083x", found, p99_ms)
     found, commits = loaded("PutRecord", "single", 64, DiskLimit(root, 4096, 50))
-    note = f"(disk: {commits:,.0f} syncs/s)"
-    Row("PutRecord 100 B, 64 connections", "records/s", ">= 4x", rates(found, 1), note).show()
+    figure = "PutRecord 100 B, 64 connections"
+    note = f"disk: {commits:,.0f} syncs/s"
+    show(figure, "records/s", ">= 4x", found, partial(rate, records=1), note)
 
 
-def visibility(ports: dict[str, int], root: Path, effort: Effort, rate: float = 100.0) -> None:
+def visibility(ports: dict[str, int], root: Path, effort: Effort, per_s: float = 100.0) -> None:
     """From before a put to the answer that shows the record, beside one synced write."""
-    count = int(rate * effort.seconds)
+    count = int(per_s * effort.seconds)
     limit = DiskLimit(root, 512, count)
     reader = PollingReader()
     found = in_turn(
         effort.rounds,
-        {name: partial(reader.put_to_visible_ms, port, count, rate) for name, port in ports.items()}
-        | {"disk": partial(limit.paced_ms, rate)},
+        {name: partial(reader.visible_ms, port, count, per_s) for name, port in ports.items()}
+        | {"disk": partial(limit.paced_ms, per_s)},
     )
     reader.stop()
-    taken = {name: [ms for round_ in rounds for ms in round_] for name, rounds in found.items()}
     for share, bar in ((0.50, "<= 0.5x"), (0.99, "<= 0.35x")):
-        values = {name: percentile(ms, share) for name, ms in taken.items()}
-        Row(
-            f"put to visible p{share * 100:.0f}, polling reader",
-            "ms",
-            bar,
-            values,
-            f"(disk: {values['disk']:.2f} for one sync)",
-        ).show()
+        figure = f"put to visible p{share * 100:.0f}, polling reader"
+        value = partial(_of_all, share=share)
+        show(figure, "ms", bar, found, value, "disk: {disk:.2f} for one sync")
+
+
+def _of_all(rounds: list[list[float]], share: float) -> float:
+    return percentile([ms for round_ in rounds for ms in round_], share)
 
 
 def drain(port: int) -> tuple[int, float]:
@@ -154,7 +171,7 @@ def reading(servers: list[Server], bodies: list[bytes], effort: Effort) -> None:
     # the peer's rate is flat in what it stores; the time it takes to fill is not
     fewer = min(effort.stored, 200_000)
     counts = {s.name: effort.stored if s.name == OURS else fewer for s in servers}
-    note = f"({THEIRS} with {fewer:,})" if len(servers) > 1 and fewer < effort.stored else ""
+    note = f"{THEIRS} with {fewer:,}" if len(servers) > 1 and fewer < effort.stored else ""
 
     def records_per_s(port: int, count: int) -> float:
         total, took = drain(port)
@@ -178,16 +195,11 @@ def reading(servers: list[Server], bodies: list[bytes], effort: Effort) -> None:
     starts = in_turn(3, {server.name: partial(start_ms, server) for server in servers})
     for server in servers:
         server.stop()
-    for figure, unit, bar, values in (
-        ("GetRecords drain, {} x 100 B", "records/s", ">= 50x", medians(drained)),
-        ("memory with {} records stored", "MB", "<= 130 MB", memory),
-        ("start to first answer, {} stored", "ms", "<= 1000 ms", medians(starts)),
-    ):
-        Row(figure.format(f"{effort.stored:,}"), unit, bar, values, note).show()
-
-
-def medians(found: dict[str, list[float]]) -> dict[str, float]:
-    return {name: median(values) for name, values in found.items()}
+    stored = f"{effort.stored:,}"
+    show(f"GetRecords drain, {stored} x 100 B", "records/s", ">= 50x", drained, median, note)
+    in_memory = Found([Round(memory, 0.0)], 1)
+    show(f"memory with {stored} records stored", "MB", "<= 130 MB", in_memory, median, note)
+    show(f"start to first answer, {stored} stored", "ms", "<= 1000 ms", starts, median, note)
 
 
 def main() -> int:

@@ -46,14 +46,14 @@ class PollingReader:
         self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
         self._process.start()
 
-    def put_to_visible_ms(self, port: int, count: int, rate: float) -> list[float]:
-        """Put `count` records of 100 B at `rate` a second; the time each took to be read."""
-        self._pipe.send((port, count, count / rate + 5))
+    def visible_ms(self, port: int, count: int, per_s: float) -> list[float]:
+        """Put `count` records of 100 B at `per_s` a second; the time each took to be read."""
+        self._pipe.send((port, count, count / per_s + 5))
         self._pipe.recv()
         connection = Connection(port)
         started = time.monotonic()
         for i in range(count):
-            time.sleep(max(started + i / rate - time.monotonic(), 0))
+            time.sleep(max(started + i / per_s - time.monotonic(), 0))
             data = b"%.9f|" % time.clock_gettime(time.CLOCK_MONOTONIC)
             connection.call(
                 "PutRecord",
