@@ -12,7 +12,7 @@ import uvloop
 
 from headrace.core.later import Later
 from headrace.core.listener.guard import MAX_HEAD_BYTES, Guard
-from headrace.core.listener.http1 import PARTED_BYTES, PLAIN_BYTES
+from headrace.core.listener.http1 import MAX_PARTS, Http1Protocol
 from headrace.core.pieces import Pieces
 from http2_support import Listening, closed, listening, until
 
@@ -104,16 +104,6 @@ def request(size: int, *headers: str, path: str = "/", body_size: int | None = N
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + bytes(size)
 
 
-def body_of(total: int) -> int:
-    """How long the body of a request is that has so many bytes in all."""
-    return total - (len(request(total)) - total)
-
-
-def in_two(size: int) -> list[bytes]:
-    whole = request(size)
-    return [whole[:-1], whole[-1:]]
-
-
 LARGE_BYTES = 20_000_000  # more than what buffers of sockets take
 BROKEN = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n!"
 
@@ -174,16 +164,17 @@ async def serving(
         ([request(0)], ["plain 0"]),
         ([request(1), request(2), request(3)], ["plain 1", "plain 2", "plain 3"]),
         ([request(10, "Connection: Keep-Alive")], ["plain 10"]),
-        (in_two(body_of(PARTED_BYTES)), [f"plain {body_of(PARTED_BYTES)}"]),
-        (in_two(body_of(PARTED_BYTES) + 1), [f"ASGI {body_of(PARTED_BYTES) + 1}"]),
+        ([request(1_000_000)], ["plain 1000000"]),
         ([request(10)[:-10], bytes(10)], ["plain 10"]),
         ([request(10)[:-9], bytes(4), bytes(5)], ["plain 10"]),
         ([request(10)[:-10], bytes(10) + request(2), request(3)], ["ASGI 10", "ASGI 2", "plain 3"]),
-        ([request(20_000)[:-19_999], bytes(19_999), request(3)], ["ASGI 20000", "plain 3"]),
+        ([request(20_000)[:-19_999], bytes(19_999), request(3)], ["plain 20000", "plain 3"]),
+        ([request(9)[:-5], bytes(4), bytes(1) + request(3)], ["ASGI 9", "ASGI 3"]),
         ([request(10)[:30], request(10)[30:], request(3)], ["ASGI 10", "plain 3"]),
         ([request(1) + request(2), request(3)], ["ASGI 1", "ASGI 2", "plain 3"]),
         ([request(1) + request(2)[:-1], bytes(1), request(3)], ["ASGI 1", "ASGI 2", "plain 3"]),
         ([request(1, "X-Kind: streamed"), request(2)], ["ASGI 1", "plain 2"]),
+        ([request(9, "X-Kind: streamed")[:-5], bytes(5), request(2)], ["ASGI 9", "plain 2"]),
         ([request(1, path="/elsewhere"), request(2)], ["ASGI 1", "plain 2"]),
         ([b"\r\n", request(2)], ["plain 2"]),
         ([request(1), b"\r\n" + request(2), request(3)], ["plain 1", "ASGI 2", "plain 3"]),
@@ -200,16 +191,57 @@ async def converse(sent: list[bytes], said: list[str]) -> None:
         assert guard.held_bytes == 0
 
 
+def received(server: Listening, pieces: list[bytes]) -> None:
+    """Give them to the connection, and not by the socket, which may take them apart."""
+    for piece in pieces:
+        # whose protocol is another one from the first piece on
+        asyncio.get_running_loop().call_soon(
+            lambda data: server.connection.data_received(data), piece
+        )
+
+
 @pytest.mark.parametrize("way", ["coroutine", "later", "at once"], indirect=True)
+@pytest.mark.parametrize("missing", [0, 1, 1_000_000])
 @pytest.mark.parametrize(("more", "said"), [(0, "plain"), (1, "ASGI")])
-def test_how_large_a_request_may_be_that_comes_at_once(more: int, said: str) -> None:
+def test_how_large_a_plain_request_may_be(missing: int, more: int, said: str) -> None:
     async def run() -> None:
-        size = body_of(PLAIN_BYTES) + more
+        size = Http1Protocol.plain_bytes + more
+        whole = request(size)
+        at = len(whole) - missing
         async with serving(Witness()) as (server, guard, client):
-            # not by the socket, which may take it apart
-            asyncio.get_running_loop().call_soon(server.connection.data_received, request(size))
+            received(server, [whole[:at], whole[at:]] if missing else [whole])
             assert await client.answer() == f"{said} {size}"
             assert guard.held_bytes == 0
+
+    uvloop.run(run())
+
+
+@pytest.mark.parametrize(("more", "said"), [(0, "plain"), (1, "ASGI")])
+def test_in_how_many_parts_a_plain_request_may_come(more: int, said: str) -> None:
+    async def run() -> None:
+        size = MAX_PARTS + more
+        whole = request(size)
+        head = whole[: 1 - size]  # and a byte
+        async with serving(Witness()) as (server, guard, client):
+            received(server, [head, *[b"\0"] * (size - 1)])
+            assert await client.answer() == f"{said} {size}"
+            assert guard.held_bytes == 0
+
+    uvloop.run(run())
+
+
+def test_what_came_in_parts_is_put_together_in_order() -> None:
+    whole = b"".join(b"%06d" % n for n in range(5_000))
+
+    class Echo(Witness):
+        def answer_whole(self, pairs: list[tuple[bytes, bytes]], body: bytes) -> Any:
+            return _reply(body)
+
+    async def run() -> None:
+        sent = request(0).replace(b"Length: 0", b"Length: %d" % len(whole)) + whole
+        async with serving(Echo()) as (server, _, client):
+            received(server, [sent[at : at + 777] for at in range(0, len(sent), 777)])
+            assert await client.answer() == whole.decode()
 
     uvloop.run(run())
 
@@ -220,8 +252,7 @@ def test_a_head_that_is_too_large_is_refused_also_where_it_comes_at_once(count: 
         async with serving(Witness()) as (server, _, client):
             padding = "y" * ((MAX_HEAD_BYTES + 1_000) // count)
             whole = request(2, *(f"X-{n}: {padding}" for n in range(count)))
-            assert len(whole) <= PLAIN_BYTES
-            asyncio.get_running_loop().call_soon(server.connection.data_received, whole)
+            received(server, [whole])
             with pytest.raises(AssertionError):  # it is no 200
                 await client.answer()
             assert client.head.startswith(b"http/1.1 431")

@@ -5,8 +5,8 @@ is answered in the same turn of the loop, with no task and nothing of ASGI betwe
 the application, if that has a method `answer_whole`; to parse such a request, give it to the
 application bit by bit and take the answer back costs as much as answering it (measured, in turn
 with a version that did: of a poll that finds nothing 24 us instead of 43, of a PutRecord 76
-instead of 108). All others go uvicorn's way; so does what comes behind one that is not answered
-yet.
+instead of 108). One that comes in parts, as large ones do, is gathered first. All others go
+uvicorn's way; so does what comes behind one that is not answered yet.
 """
 
 from __future__ import annotations
@@ -19,17 +19,14 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from headrace.core.later import Later
-from headrace.core.limits import KIB
+from headrace.core.limits import MIB
 from headrace.core.listener import eager
 from headrace.core.listener.guard import MAX_HEAD_BYTES
 from headrace.core.listener.http1_gather import GatheringHttp1Protocol
 from headrace.core.listener.plain_head import Head, plain_head
 from headrace.core.pieces import Pieces
 
-PLAIN_BYTES = 256 * KIB  # as much as comes at once; to a larger one a task and copies are nothing
-# Of one that comes in parts: they are joined anew with each part, which for many small parts of a
-# large one would be a way to keep the server busy.
-PARTED_BYTES = 16 * KIB
+MAX_PARTS = 1_024  # of one request: a part of one byte takes forty in a list
 _TIMER_SLACK_S = 0.01  # timers may be early
 
 WholeReply = tuple[int, list[tuple[bytes, bytes]] | bytes, bytes | Pieces]
@@ -54,22 +51,22 @@ _log = logging.getLogger("headrace.core")
 class Http1Protocol(GatheringHttp1Protocol):
     """One connection. Where a plain request is under way, its `_Cycle` stands for uvicorn's."""
 
+    plain_bytes = 4 * MIB  # of a body; to a larger one a task and copies are nothing
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._answer_whole: AnswerWhole | None = getattr(self.app, "answer_whole", None)
-        self._begun: tuple[bytes, Head] | None = None  # a plain request of which more is to come
+        self._begun: _Begun | None = None  # a plain request of which more is to come
         self._defaults: tuple[list[tuple[bytes, bytes]], bytes] = ([], b"")
         self._answered_s = 0.0  # when the last plain one was, by the loop's clock
 
     def data_received(self, data: bytes) -> None:
         if self._begun is not None:
-            first, head = self._take_begun()
-            self._plain_received(first + data, head)
+            self._more_received(self._begun, data)
             return
         cycle = self.cycle
         if (
-            len(data) <= PLAIN_BYTES
-            and self._answer_whole is not None
+            self._answer_whole is not None
             # all that came before is answered, and read to its end
             and (cycle is None or (cycle.response_complete and not cycle.more_body))
             and self.scope is self._headed_scope
@@ -83,21 +80,49 @@ class Http1Protocol(GatheringHttp1Protocol):
     def _plain_received(self, data: bytes, head: Head) -> None:
         headers, body_at, body_bytes = head
         missing = body_at + body_bytes - len(data)
-        guard = self._guard
-        has_room = guard.held_bytes <= guard.max_held_bytes and not self.flow.write_paused
-        if body_at > MAX_HEAD_BYTES:
-            has_room = False  # the parser is to refuse it
-        if missing == 0 and has_room:
-            assert self._answer_whole is not None
-            answering = self._answer_whole(headers, data[body_at:])
-            if answering is not None:
-                self._begin(answering, len(data))
+        if (
+            missing >= 0
+            and body_bytes <= self.plain_bytes
+            and body_at <= MAX_HEAD_BYTES  # a longer one the parser is to refuse
+            and self._has_room
+        ):
+            if missing > 0:
+                self._hold(len(data), 0)
+                self._begun = _Begun(head, [data], missing)
                 return
-        elif missing > 0 and has_room and body_at + body_bytes <= PARTED_BYTES:
-            self._hold(len(data), 0)
-            self._begun = data, head
-            return
+            if self._answered(headers, data[body_at:], len(data)):
+                return
         super().data_received(data)
+
+    def _more_received(self, begun: _Begun, data: bytes) -> None:
+        parts = begun.parts
+        parts.append(data)
+        begun.missing -= len(data)
+        if begun.missing >= 0 and self._has_room and len(parts) <= MAX_PARTS:
+            if begun.missing > 0:
+                self._hold(self._asked_bytes + len(data), 0)
+                return
+            headers, body_at, body_bytes = begun.head
+            body = b"".join([memoryview(parts[0])[body_at:], *parts[1:]])
+            if self._answered(headers, body, body_at + body_bytes):
+                return
+        self._leave_to_parser()
+
+    @property
+    def _has_room(self) -> bool:
+        guard = self._guard
+        return guard.held_bytes <= guard.max_held_bytes and not self.flow.write_paused
+
+    def _answered(self, headers: list[tuple[bytes, bytes]], body: bytes, size: int) -> bool:
+        """Whether a request of so many bytes could be answered so, or will be."""
+        assert self._answer_whole is not None
+        answering = self._answer_whole(headers, body)
+        if answering is None:
+            return False
+        if self._begun is not None:
+            self._take_begun()
+        self._begin(answering, size)
+        return True
 
     def _begin(self, answering: Answering, size: int) -> None:
         self._head_count += 1
@@ -206,9 +231,9 @@ class Http1Protocol(GatheringHttp1Protocol):
 
     def _leave_to_parser(self) -> None:
         if self._begun is not None:
-            super().data_received(self._take_begun()[0])
+            super().data_received(b"".join(self._take_begun().parts))
 
-    def _take_begun(self) -> tuple[bytes, Head]:
+    def _take_begun(self) -> _Begun:
         begun, self._begun = self._begun, None
         assert begun is not None
         self._hold(0, 0)
@@ -223,6 +248,17 @@ def _whole(reply: WholeReply) -> WholeReply:
     if not isinstance(reply[2], _WHOLE):
         raise TypeError(f"an answer in one piece was promised, not {type(reply[2])}")
     return reply
+
+
+class _Begun:
+    """A plain request that has come in part."""
+
+    __slots__ = ("head", "missing", "parts")
+
+    def __init__(self, head: Head, parts: list[bytes], missing: int) -> None:
+        self.head = head
+        self.parts = parts
+        self.missing = missing
 
 
 class _Nobody:
