@@ -213,13 +213,17 @@ class PutService:
             ShardPut(shards[route].number, shards[route].created_s, data, keys, share, is_encrypted)
             for route, (data, keys, _) in parts.items()
         ]
-        answers = await opened.log.append(puts)
+        numbers, durable = opened.log.append_soon(puts)
+        # the answer is made while the disk is at work, where that is in another thread
+        if len(parts) == 1:
+            answer = PutAnswer(numbers[0], [ids[one]] * len(routes))
+        else:
+            dealt = deal(routes, dict(zip(parts, numbers, strict=True)))
+            answer = PutAnswer(dealt, list(itemgetter(*routes)(ids)))
+        await durable
         for put, (_, keys, sizes) in zip(puts, parts.values(), strict=True):
             self._usage.put(opened.stream, put.shard, sizes, keys, extent)
-        if len(parts) == 1:
-            return PutAnswer(answers[0], [ids[one]] * len(routes))
-        numbers = deal(routes, dict(zip(parts, answers, strict=True)))
-        return PutAnswer(numbers, list(itemgetter(*routes)(ids)))
+        return answer
 
     async def _put_once(
         self,
