@@ -75,13 +75,17 @@ def show(
     row.show()
 
 
-def rate(rounds: list[Loaded], records: int) -> float:
+Measured = tuple[Loaded, float]
+"""A stretch of load, and the disk's synced writes a second just before it."""
+
+
+def rate(rounds: list[Measured], records: int) -> float:
     """Records a second where an answer is for so many."""
-    return median(loaded.answers_per_s for loaded in rounds) * records
+    return median(loaded.answers_per_s for loaded, _ in rounds) * records
 
 
-def p99_ms(rounds: list[Loaded]) -> float:
-    return percentile([ms for loaded in rounds for ms in loaded.latencies_ms], 0.99)
+def p99_ms(rounds: list[Measured]) -> float:
+    return percentile([ms for loaded, _ in rounds for ms in loaded.latencies_ms], 0.99)
 
 
 def writing(ports: dict[str, int], root: Path, load: LoadProcess, effort: Effort) -> None:
@@ -89,15 +93,15 @@ def writing(ports: dict[str, int], root: Path, load: LoadProcess, effort: Effort
 
     def loaded(
         operation: str, bodies: str, connections: int, limit: DiskLimit
-    ) -> tuple[Found[Loaded], float]:
-        commits: list[float] = []
-
-        def one(port: int) -> Loaded:
-            commits.append(limit.commits_per_s())
-            return load.load(port, operation, bodies, connections, effort.seconds)
+    ) -> tuple[Found[Measured], float]:
+        def one(port: int) -> Measured:
+            commits_per_s = limit.commits_per_s()
+            return load.load(port, operation, bodies, connections, effort.seconds), commits_per_s
 
         found = in_turn(effort.rounds, {name: partial(one, port) for name, port in ports.items()})
-        return found, median(commits)
+        return found, median(
+            commits_per_s for round_ in found.counted for _, commits_per_s in round_.values.values()
+        )
 
     for bodies, size, bar in (("100 B", 145_000, ">= 15x"), ("1 KiB", 790_000, ">= 14x")):
         for connections in (1, 8):

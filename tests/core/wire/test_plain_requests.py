@@ -230,6 +230,19 @@ def test_in_how_many_parts_a_plain_request_may_come(more: int, said: str) -> Non
     uvloop.run(run())
 
 
+@pytest.mark.parametrize("first", [40_000, 60_000])
+def test_a_part_for_which_there_is_no_room_gives_up_its_own(first: int) -> None:
+    async def run() -> None:
+        whole = request(100_000)
+        async with serving(Witness()) as (server, guard, client):
+            guard.max_held_bytes = 50_000
+            received(server, [whole[:first], whole[first : first + 20_000]])
+            assert (await client.rest()).startswith(b"HTTP/1.1 503")
+            assert guard.held_bytes == 0  # or all others would be refused as well
+
+    uvloop.run(run())
+
+
 def test_what_came_in_parts_is_put_together_in_order() -> None:
     whole = b"".join(b"%06d" % n for n in range(5_000))
 

@@ -87,8 +87,8 @@ class Http1Protocol(GatheringHttp1Protocol):
             and self._has_room
         ):
             if missing > 0:
-                self._hold(len(data), 0)
                 self._begun = _Begun(head, [data], missing)
+                self._hold_begun(len(data))
                 return
             if self._answered(headers, data[body_at:], len(data)):
                 return
@@ -100,13 +100,18 @@ class Http1Protocol(GatheringHttp1Protocol):
         begun.missing -= len(data)
         if begun.missing >= 0 and self._has_room and len(parts) <= MAX_PARTS:
             if begun.missing > 0:
-                self._hold(self._asked_bytes + len(data), 0)
+                self._hold_begun(self._asked_bytes + len(data))
                 return
             headers, body_at, body_bytes = begun.head
             body = b"".join([memoryview(parts[0])[body_at:], *parts[1:]])
             if self._answered(headers, body, body_at + body_bytes):
                 return
         self._leave_to_parser()
+
+    def _hold_begun(self, size: int) -> None:
+        self._hold(size, 0)
+        if self._guard.is_full:  # whoever it is with whom there is too much gives up its own
+            self._leave_to_parser()
 
     @property
     def _has_room(self) -> bool:
