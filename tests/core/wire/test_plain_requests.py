@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
+import sys
+import termios
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
@@ -95,6 +98,12 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     return way
 
 
+def _waiting_bytes(transport: asyncio.BaseTransport, queue: int) -> int:
+    """How many bytes the kernel holds for the socket of a transport: to be sent, or to be read."""
+    said = fcntl.ioctl(transport.get_extra_info("socket").fileno(), queue, bytes(4))
+    return int.from_bytes(said, sys.byteorder)
+
+
 def _reply(body: Any) -> tuple[int, list[tuple[bytes, bytes]], Any]:
     return 200, [(b"content-length", b"%d" % len(body))], body
 
@@ -104,26 +113,45 @@ def request(size: int, *headers: str, path: str = "/", body_size: int | None = N
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + bytes(size)
 
 
+TURNS = 20  # of the loop: more than any answer here takes
 LARGE_BYTES = 20_000_000  # more than what buffers of sockets take
 BROKEN = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n!"
 
 
 class Client:
-    """A connection to `server`."""
+    """A connection to `server`, which has no other."""
+
+    server_side: Any  # of the connection: its transport
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
 
     @classmethod
     async def connect(cls, server: Listening) -> Client:
-        return cls(*await asyncio.open_connection(*server.address))
+        client = cls(*await asyncio.open_connection(*server.address))
+        await until(lambda: bool(server.server_state.connections))
+        client.server_side = server.connection._transport
+        return client
 
     async def send(self, *pieces: bytes) -> None:
-        """Each so that it is received by itself."""
+        """Each so that it is received by itself, and seen to as far as it goes, before the next."""
         for piece in pieces:
             self.writer.write(piece)
-            await self.writer.drain()
-            await asyncio.sleep(0.02)
+            async with asyncio.timeout(10):
+                while self._is_on_its_way:  # noqa: ASYNC110  # the kernel tells nobody
+                    await asyncio.sleep(0)
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
+
+    @property
+    def _is_on_its_way(self) -> bool:
+        """Whether the server may still receive of what was sent."""
+        sender = self.writer.transport
+        return self.server_side.is_reading() and (
+            sender.get_write_buffer_size() > 0
+            or _waiting_bytes(sender, termios.TIOCOUTQ) > 0
+            or _waiting_bytes(self.server_side, termios.FIONREAD) > 0
+        )
 
     async def answer(self) -> str:
         async with asyncio.timeout(10):
@@ -148,7 +176,6 @@ async def serving(
     """A server and a connection to it; after both nothing is open, under way, or held."""
     async with listening(witness, keep_alive_s=keep_alive_s) as server:
         client = await Client.connect(server)
-        await until(lambda: bool(server.server_state.connections))
         guard = server.connection._guard
         yield server, guard, client
         await client.close()
