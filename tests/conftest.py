@@ -18,6 +18,9 @@ from headrace.core.testing.server_process import ServerProcess
 _ROOT = Path(__file__).parent.parent
 _ROOMS = [str(_ROOT / room) for room in ("core", "agent", "triggers", "sinks")]
 os.environ["PYTHONPATH"] = os.pathsep.join([*_ROOMS, *filter(None, [os.environ.get("PYTHONPATH")])])
+# What child processes say, and keep, is to come from Headrace and not from a tester's settings.
+for _setting in ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"):
+    os.environ.pop(_setting, None)
 # boto3 and s3fs never look beyond this machine for credentials.
 os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
 os.environ.setdefault("AWS_CONFIG_FILE", os.devnull)

@@ -32,7 +32,8 @@ def in_use(env: dict[str, str], *paths: Path) -> str:
     python_path = os.pathsep.join([*map(str, paths), os.environ["PYTHONPATH"]])
     done = subprocess.run(
         [sys.executable, "-m", "headrace.core.speedups"],
-        env={**os.environ, "PYTHONPATH": python_path, **env},
+        # a cache takes two sources of one size, written within a second, for the same
+        env={**os.environ, "PYTHONPATH": python_path, "PYTHONDONTWRITEBYTECODE": "1", **env},
         capture_output=True,
         text=True,
         check=True,

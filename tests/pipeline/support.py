@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -28,6 +29,23 @@ def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = TIMEOU
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s: {what}"
         time.sleep(0.02)
+
+
+def wait_gone(pids: Collection[int], what: str) -> None:
+    """Until none of these processes is alive; says what those that are do."""
+    try:
+        wait_for(lambda: not any(map(is_alive, pids)), what)
+    except AssertionError as error:
+        raise AssertionError(f"{error}; {[_doing(pid) for pid in pids if is_alive(pid)]}") from None
+
+
+def _doing(pid: int) -> str:
+    """A process as the kernel has it: its command, state, and what it waits in."""
+    told = [f"{pid}"]
+    for name in ("cmdline", "stat", "wchan"):
+        with contextlib.suppress(OSError):
+            told.append(Path(f"/proc/{pid}/{name}").read_text().replace("\0", " "))
+    return " | ".join(told)
 
 
 def is_alive(pid: int) -> bool:
@@ -130,7 +148,7 @@ class RunningPipeline:
             self.process.kill()
         self.process.communicate()
         pids = self.journal.pids().values()
-        wait_for(lambda: not any(map(is_alive, pids)), "no child is left")
+        wait_gone(pids, "no child is left")
 
     def _count(self) -> int:
         return len(self.file.read_text().splitlines()) - 1

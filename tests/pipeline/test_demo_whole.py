@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.support import Environment, is_alive, wait_for
+from pipeline.support import Environment, wait_gone
 
 DEMO_TIMEOUT_S = 240.0
 RECKONING = re.compile(r"lines=(\d+) rows=(\d+) missing=(\d+) duplicated=(\d+)")
@@ -100,4 +100,4 @@ def test_interrupted_it_leaves_nothing_running(real: Environment, tmp_path: Path
     _, said = demo.communicate(timeout=DEMO_TIMEOUT_S)
     assert demo.returncode == 130
     assert "Traceback" not in said
-    wait_for(lambda: not any(map(is_alive, pids)), "everything it started is gone")
+    wait_gone(pids, "everything it started is gone")

@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Callable
 
-from pipeline.support import TIMEOUT_S, RunningPipeline, is_alive, wait_for
+from pipeline.support import TIMEOUT_S, RunningPipeline, is_alive, wait_for, wait_gone
 
 Up = Callable[..., RunningPipeline]
 
@@ -117,7 +117,7 @@ def test_children_end_when_the_supervisor_is_killed(up: Up) -> None:
     running.process.kill()
     running.process.wait()
 
-    wait_for(lambda: not any(map(is_alive, pids)), "all children are gone, the stuck one too")
+    wait_gone(pids, "all children are gone, the stuck one too")
 
 
 def test_what_a_part_started_ends_with_it(up: Up) -> None:

@@ -107,6 +107,7 @@ class WorkerProcess:
             # child of the handler still holds it.
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
+                "-u",  # or what a handler said just before it dies is lost
                 "-m",
                 "headrace.triggers.worker",
                 str(theirs.fileno()),
