@@ -12,13 +12,14 @@ from headrace.core.control.stream_state import ShardState, StreamState, find_sha
 from headrace.core.engine.seam import LogClosed, RecordSlice
 from headrace.core.errors import InvalidArgument, ResourceNotFound, ThroughputExceeded
 from headrace.core.limits import MAX_GET_BYTES
-from headrace.core.model.sequence import BEGINNING, MAX_INDEX, ORDINAL_BITS, Position, parse
+from headrace.core.model.sequence import BEGINNING, Position
 from headrace.core.model.shards import shard_id, shard_number
 from headrace.core.service.caller import Caller
 from headrace.core.service.capacity import Capacity, metered
 from headrace.core.service.catalog import Catalog, OpenStream
 from headrace.core.service.dry_run import refuse_dry_run
 from headrace.core.service.iterators import IteratorCodec
+from headrace.core.service.starting_position import starting_position
 from headrace.core.service.usage import Usage
 
 _FLOOR_IS_GOOD_MS = 1000
@@ -64,80 +65,16 @@ class ReadService:
         if self._capacity is not None:
             self._capacity.check_iterator(stream, shard, is_dry=bool(request.get("DryRun")))
         opened = self._catalog.opened(stream)
-        position = await self.starting_position(
-            stream,
-            shard,
+        position = await starting_position(
+            self._clock,
             opened,
+            shard,
             request["ShardIteratorType"],
             request.get("StartingSequenceNumber"),
             request.get("Timestamp"),
         )
         now_ms = self._clock.now_ms()
         return {"ShardIterator": self._iterators.issue(stream.uid, shard.number, position, now_ms)}
-
-    async def starting_position(
-        self,
-        stream: StreamState,
-        shard: ShardState,
-        opened: OpenStream,
-        kind: str,
-        text: str | None,
-        at_ms: int | None,
-    ) -> Position:
-        """Where reading starts; `kind` is a ShardIteratorType, `text` a sequence number.
-
-        Raises InvalidArgument when they do not go together, or not with this shard.
-        """
-        if kind in ("AT_SEQUENCE_NUMBER", "AFTER_SEQUENCE_NUMBER"):
-            if text is None:
-                raise InvalidArgument(_SEQUENCE_RULE.format(kind, "no StartingSequenceNumber"))
-            return self._at_sequence_number(stream, shard, text, after=kind[:5] == "AFTER")
-        if text is not None:
-            raise InvalidArgument(_SEQUENCE_RULE.format(kind, "also a StartingSequenceNumber"))
-        if kind == "TRIM_HORIZON":
-            return BEGINNING
-        if kind == "LATEST":
-            return opened.log.tail
-        if at_ms is None:
-            raise InvalidArgument(
-                "Must specify timestampInMillis parameter for iterator of type AT_TIMESTAMP. "
-                "Current request has no timestamp parameter."
-            )
-        now_ms = self._clock.now_ms()
-        if at_ms > now_ms:
-            raise InvalidArgument(
-                "The timestampInMillis parameter cannot be greater than the "
-                f"currentTimestampInMillis. timestampInMillis: {at_ms}, "
-                f"currentTimestampInMillis: {now_ms}"
-            )
-        try:
-            return await opened.log.find_time(shard.number, max(at_ms, 0))
-        except LogClosed:
-            raise _gone(stream) from None
-
-    def _at_sequence_number(
-        self, stream: StreamState, shard: ShardState, text: str, *, after: bool
-    ) -> Position:
-        found = parse(text)
-        if found is None or (found.created_s != shard.created_s and found.shard == shard.number):
-            raise InvalidArgument(
-                f"StartingSequenceNumber {text} used in GetShardIterator on shard {shard.id} in "
-                f"stream {stream.name} under account {stream.account} is invalid."
-            )
-        if found.shard != shard.number:
-            raise InvalidArgument(
-                f"Invalid StartingSequenceNumber. It encodes {shard_id(found.shard)}, while it was "
-                f"used in a call to a shard with {shard.id}"
-            )
-        position = found.position
-        if after and position.record_index >> ORDINAL_BITS == MAX_INDEX >> ORDINAL_BITS:
-            raise InvalidArgument(
-                "Invalid SequenceNumber for ShardIteratorType AFTER_SEQUENCE_NUMBER, "
-                "SequenceNumber has reached max possible value for the shard."
-            )
-        # After the shard's own StartingSequenceNumber is before its first record, but not the
-        # beginning: who starts there is told if records have expired meanwhile.
-        return position.after() if after else position
 
     # -- get -----------------------------------------------------------------------------------
 
@@ -271,13 +208,6 @@ def shard_named(stream: StreamState, text: str) -> ShardState:
             raise ResourceNotFound(f"Could not find shard {text} {where}.")
         raise ResourceNotFound(f"Shard {shard_id(number)} {where} does not exist")
     return shard
-
-
-_SEQUENCE_RULE = (
-    "Must either specify (1) AT_SEQUENCE_NUMBER or AFTER_SEQUENCE_NUMBER and "
-    "StartingSequenceNumber or (2) TRIM_HORIZON or LATEST and no StartingSequenceNumber. "
-    "Request specified {} and {}."
-)
 
 
 def _children(stream: StreamState, shard: ShardState) -> list[dict[str, Any]]:

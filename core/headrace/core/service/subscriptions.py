@@ -35,6 +35,7 @@ from headrace.core.service.capacity import Tank, metered, subscriber_tank
 from headrace.core.service.catalog import Catalog, OpenStream
 from headrace.core.service.dry_run import refuse_dry_run
 from headrace.core.service.reads import ReadService, shard_named
+from headrace.core.service.starting_position import starting_position
 from headrace.core.service.usage import Usage
 
 IDLE_EVENT_MS = 5_000  # how long without records until an event without any says where we are
@@ -98,8 +99,8 @@ class SubscriptionService:
         shard = shard_named(stream, request["ShardId"])
         opened = self._catalog.opened(stream)
         start = request["StartingPosition"]
-        position = await self._reads.starting_position(
-            stream, shard, opened, start["Type"], start.get("SequenceNumber"),
+        position = await starting_position(
+            self._clock, opened, shard, start["Type"], start.get("SequenceNumber"),
             start.get("Timestamp"),
         )  # fmt: skip
         now_ms = self._clock.monotonic_ms()
