@@ -4,89 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import threading
 import weakref
 from base64 import b64encode
-from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from group_commit_support import open_log, put, syncs, watched
 from headrace.core.engine.embedded.group_commit import PROMPT_BYTES
 from headrace.core.engine.embedded.in_loop import InLoop
 from headrace.core.engine.embedded.shard_log import EmbeddedShardLog
-from headrace.core.engine.seam import LogClosed, ShardPut
+from headrace.core.engine.seam import LogClosed
 from headrace.core.errors import StorageFull
-from headrace.core.log.files import SystemFiles
-from headrace.core.log.stream_log import StreamLog, StreamLogOptions
+from headrace.core.log.stream_log import StreamLog
 from headrace.core.log.window import Window
 from headrace.core.model.sequence import BEGINNING
 from headrace.core.testing.faulty_files import FaultyFiles, no_space
-from headrace.core.testing.manual_clock import ManualClock
-
-
-class WatchedFiles(SystemFiles):
-    """Notes which thread each sync of data is done in, and waits there for `may_sync`."""
-
-    def __init__(self) -> None:
-        self.syncs: list[int] = []
-        self.may_sync = threading.Event()
-        self.may_sync.set()
-
-    def sync_data(self, fd: int) -> None:
-        self.syncs.append(threading.get_ident())
-        assert self.may_sync.wait(30)
-        super().sync_data(fd)
-
-
-@pytest.fixture
-def files() -> FaultyFiles:
-    return FaultyFiles(WatchedFiles())
-
-
-@pytest.fixture
-async def log(tmp_path: Path, files: FaultyFiles) -> AsyncIterator[EmbeddedShardLog]:
-    opened = open_log(tmp_path, files)
-    yield opened
-    await opened.close()
-
-
-def open_log(
-    folder: Path,
-    files: FaultyFiles,
-    segment_bytes: int = 1 << 30,
-    in_loop: InLoop | None = None,
-) -> EmbeddedShardLog:
-    clock = ManualClock()
-    stream_log = StreamLog.open(
-        folder / "log",
-        files,
-        now_ms=clock.now_ms(),
-        options=StreamLogOptions(segment_bytes=segment_bytes),
-    )
-    return EmbeddedShardLog(stream_log, ThreadPoolExecutor(1), clock, raise_it, in_loop=in_loop)
-
-
-def raise_it(error: BaseException) -> None:
-    raise error
-
-
-def put(size: int) -> ShardPut:
-    return ShardPut(0, 1, [b64encode(bytes(size)).decode()], ["k"], size + 1)
-
-
-def watched(files: FaultyFiles) -> WatchedFiles:
-    assert isinstance(files.inner, WatchedFiles)
-    return files.inner
-
-
-def syncs(files: FaultyFiles) -> list[str]:
-    """Where each sync was done: here, or there in a writer thread."""
-    inner = watched(files)
-    done, inner.syncs = inner.syncs, []
-    return ["here" if ident == threading.get_ident() else "there" for ident in done]
 
 
 async def test_small_windows_are_synced_here_and_large_ones_in_a_thread(

@@ -14,6 +14,8 @@ import pytest
 
 from api_support import SIGNED
 from client_support import until
+from headrace.core.engine.embedded import group_commit
+from headrace.core.engine.embedded.in_loop import InLoop
 from headrace.core.errors import StorageFull
 from headrace.core.later import Later
 from headrace.core.limits import ITERATOR_LIFETIME_MS
@@ -45,6 +47,12 @@ class Client:
 
         Unless `begun` it is given a content type of which only `reply` knows what it means.
         """
+        return await told(self.begin(operation, request, begun=begun, account=account))
+
+    def begin(
+        self, operation: str, request: object, *, begun: bool = True, account: str = ""
+    ) -> Any:
+        """As `ask`, as far as it is answered in this turn of the loop; for `told`."""
         headers = {name.lower().encode(): value.encode() for name, value in SIGNED.items()}
         if account:
             headers[b"authorization"] = headers[b"authorization"].replace(
@@ -53,23 +61,12 @@ class Client:
         headers[b"content-type"] = JSON if begun else JSON + b"; a=b"
         headers[b"x-amz-target"] = b"Kinesis_20131202." + operation.encode()
         body = request if isinstance(request, bytes) else json.dumps(request).encode()
-        answering = self._answer_whole(list(headers.items()), body)
-        if isinstance(answering, tuple):
-            way, reply = "now", answering
-        elif isinstance(answering, Later):
-            await asyncio.wait([answering.done])
-            way, reply = "later", answering.tell()
-        else:
-            way, reply = "whole", await answering
-        status, found, said = reply
-        text = said if isinstance(said, bytes) else said.join()
-        if isinstance(found, bytes):
-            assert way != "whole" and found.endswith(b"\r\n")
-            found = [line.split(b": ") for line in found.split(b"\r\n")[:-1]]
-        names = {name.decode(): value.decode() for name, value in found}
-        assert names.pop("x-amzn-requestid")
-        assert int(names.pop("content-length")) == len(text)
-        return way, {"status": status, "headers": names, "body": json.loads(text or b"{}")}
+        return self._answer_whole(list(headers.items()), body)
+
+    async def quiet(self) -> None:
+        """Wait until nobody has put of late: polls that find nothing are answered at once then."""
+        (opened,) = self.server._catalog._open.values()
+        await until(lambda: opened.log.after_puts() is None)
 
     async def good(self, operation: str, request: object) -> dict[str, Any]:
         _, answer = await self.ask(operation, request)
@@ -100,6 +97,26 @@ class Client:
         for (uid, shard), counts in sorted(taken.shards.items()):
             found.setdefault(taken.identities[uid].name, []).append((shard, counts))
         return found
+
+
+async def told(answering: Any) -> tuple[str, dict[str, Any]]:
+    """The way that an answer came (now, later, whole), and the answer."""
+    if isinstance(answering, tuple):
+        way, reply = "now", answering
+    elif isinstance(answering, Later):
+        await asyncio.wait([answering.done])
+        way, reply = "later", answering.tell()
+    else:
+        way, reply = "whole", await answering
+    status, found, said = reply
+    text = said if isinstance(said, bytes) else said.join()
+    if isinstance(found, bytes):
+        assert way != "whole" and found.endswith(b"\r\n")
+        found = [line.split(b": ") for line in found.split(b"\r\n")[:-1]]
+    names = {name.decode(): value.decode() for name, value in found}
+    assert names.pop("x-amzn-requestid")
+    assert int(names.pop("content-length")) == len(text)
+    return way, {"status": status, "headers": names, "body": json.loads(text or b"{}")}
 
 
 @contextlib.asynccontextmanager
@@ -222,6 +239,7 @@ async def test_polls(client: Client) -> None:
     await client.good("PutRecord", put)
     count, after_one = await poll(start, "now")
     assert count == 1
+    await client.quiet()
     assert (await poll(after_one, "now"))[0] == 0
     two = {"Data": "YWJj", "PartitionKey": "k", "ExplicitHashKey": "0"}
     await client.good("PutRecords", {"StreamName": "a", "Records": [two, two]})
@@ -229,6 +247,7 @@ async def test_polls(client: Client) -> None:
     assert (await poll(after_one, "whole", Limit=1))[0] == 1  # more behind it
     count, tail = await poll(after_one, "now", Limit=2)
     assert count == 2
+    await client.quiet()
 
     for wrong in (tail[:-1], tail[:-4] + "AAAA", "", "x" * 513):
         await poll(wrong, "whole")
@@ -248,6 +267,50 @@ async def test_polls(client: Client) -> None:
     other = await client.iterator("a", shard=1)
     await client.good("DeleteStream", {"StreamName": "a"})
     await poll(other, "whole")
+
+
+@pytest.mark.parametrize("order", ["poll, put", "put, poll"])
+async def test_a_poll_finds_what_is_put_in_the_same_turn(
+    client: Client, order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its reader would wait for it until it has been told that there is nothing, and asks again."""
+    monkeypatch.setattr(group_commit, "IDLE_MARK_S", 60)  # somebody has put of late
+    monkeypatch.setattr(InLoop, "mean_s", 10)  # the disk is quick
+    await client.create("a")
+    await put_one(client)
+    put = {"StreamName": "a", "ExplicitHashKey": "0", **GOOD}
+    requests: dict[str, tuple[str, Any]] = {
+        "poll": ("GetRecords", {"ShardIterator": await client.iterator("a")}),
+        "put": ("PutRecord", put),
+    }
+    client.counted()
+    begun = {name: client.begin(*requests[name]) for name in order.split(", ")}
+    assert all(isinstance(one, Later) for one in begun.values())
+    (_, polled), (_, stored) = [await told(begun[name]) for name in ("poll", "put")]
+    (record,) = polled["body"]["Records"]
+    assert record["SequenceNumber"] == stored["body"]["SequenceNumber"]
+    await asyncio.sleep(0)
+    ((_, counts),) = client.counted()["a"]
+    assert (counts.gets, counts.records_out) == (1, 1)
+    following = {"ShardIterator": polled["body"]["NextShardIterator"]}
+    went, answer = await client.ask("GetRecords", following)
+    assert (went, answer["body"]["Records"]) == ("later", [])  # nobody puts after all
+    assert answer["body"]["MillisBehindLatest"] == 0
+
+
+async def test_a_poll_of_a_stream_that_is_deleted_meanwhile_finds_nothing(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_commit, "IDLE_MARK_S", 60)
+    await client.create("a")
+    await put_one(client)
+    begun = client.begin("GetRecords", {"ShardIterator": await client.iterator("a")})
+    assert isinstance(begun, Later)
+    await client.good("DeleteStream", {"StreamName": "a"})
+    await client.clock.advance(1)
+    await until(lambda: not client.server._catalog._open)
+    _, answer = await told(begun)
+    assert (answer["status"], answer["body"]["Records"]) == (200, [])
 
 
 async def put_one(client: Client) -> str:
@@ -328,6 +391,7 @@ async def test_a_stream_that_comes_or_goes_takes_nothing(tmp_path: Path) -> None
             await asyncio.sleep(0.01)
         assert (await client.ask("PutRecord", put))[0] == "later"
         token = await client.iterator("a")
+        await client.quiet()
         assert (await client.ask("GetRecords", {"ShardIterator": token}))[0] == "now"
         await client.good("DeleteStream", {"StreamName": "a"})
         for operation, request in (("PutRecord", put), ("GetRecords", {"ShardIterator": token})):

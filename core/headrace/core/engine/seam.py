@@ -131,6 +131,12 @@ class ShardLog(Protocol):
         """As `read`, if all that there is from `position` on is at hand: its reader is at the tail
         then. Else None."""
 
+    def after_puts(self) -> asyncio.Future[None] | None:
+        """Done when what is put in this turn of the loop can be read, or will not be at once.
+
+        None where nobody puts: there is no use in looking again.
+        """
+
     def arrival(self, shard: int) -> asyncio.Future[None]:
         """Done as soon as more of the shard can be read than now, or its stream's shards change.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ import msgspec
 from headrace.core.control.stream_state import ShardState, StreamState, find_shard, not_found
 from headrace.core.engine.seam import LogClosed, RecordSlice
 from headrace.core.errors import InvalidArgument, ResourceNotFound, ThroughputExceeded
+from headrace.core.later import Later
 from headrace.core.limits import MAX_GET_BYTES
 from headrace.core.model.sequence import BEGINNING, Position
 from headrace.core.model.shards import shard_id, shard_number
@@ -102,11 +104,17 @@ class ReadService:
         token = self._iterators.issue(stream.uid, shard.number, found.next, now_ms)
         return GetAnswer(found, token, read.millis_behind_latest, [])
 
-    def get_now(self, caller: Caller, token: str, limit: int) -> GetAnswer | None:
+    def get_now(
+        self, caller: Caller, token: str, limit: int
+    ) -> GetAnswer | Later[GetAnswer] | None:
         """As `get`, if what there is is at hand and its reader then is at the tail; else None.
 
         That is what most polls find. They are counted when they have been answered. Not where
         there are limits.
+
+        One that finds nothing while others put is answered after their puts, if those come in the
+        same turn of the loop: else its reader would have to ask again for them, and they to wait
+        until it has been told that there is nothing (measured, put to visible: 0.89 times).
         """
         assert self._capacity is None
         now_ms = self._clock.now_ms()
@@ -121,6 +129,28 @@ class ReadService:
         )
         if found is None or found.missed:
             return None
+        puts = None if found.records else opened.log.after_puts()
+        if puts is None:
+            return self._got_now(stream, shard, found, now_ms)
+        return Later(puts, partial(self._look_again, opened, shard, found, limit, now_ms))
+
+    def _look_again(
+        self, opened: OpenStream, shard: ShardState, nothing: RecordSlice, limit: int, now_ms: int
+    ) -> GetAnswer:
+        found = opened.log.read_now(
+            shard.number,
+            nothing.next,
+            floor=BEGINNING,
+            max_records=limit,
+            max_bytes=MAX_GET_BYTES,
+        )
+        if found is None or found.missed:
+            found = nothing  # as it was when this was asked
+        return self._got_now(opened.stream, shard, found, now_ms)
+
+    def _got_now(
+        self, stream: StreamState, shard: ShardState, found: RecordSlice, now_ms: int
+    ) -> GetAnswer:
         asyncio.get_running_loop().call_soon(self._usage.got, stream, shard.number, found, 0)
         token = self._iterators.issue(stream.uid, shard.number, found.next, now_ms)
         return GetAnswer(found, token, 0, [])

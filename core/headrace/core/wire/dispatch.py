@@ -30,7 +30,7 @@ from headrace.core.service.catalog import Catalog
 from headrace.core.service.operations import operations
 from headrace.core.service.put_columns import Stamp
 from headrace.core.service.puts import PutBegun, PutService
-from headrace.core.service.reads import ReadService
+from headrace.core.service.reads import GetAnswer, ReadService
 from headrace.core.service.streams import StreamService
 from headrace.core.service.subscriptions import SubscriptionService
 from headrace.core.service.usage import Usage
@@ -150,10 +150,14 @@ class Dispatcher:
             return Answer(*codec.encode_error(InternalFailure("Internal failure."), codec.JSON))
         return None
 
-    def _poll(self, caller: Caller, body: bytes) -> Answer | None:
+    def _poll(self, caller: Caller, body: bytes) -> Answer | Later[Answer] | None:
         usual = hot_requests.decode_usual_poll(body)
         answer = None if usual is None else self._reads.get_now(caller, *usual)
-        return None if answer is None else Answer(200, [], hot_answers.render_poll(answer))
+        if answer is None:
+            return None
+        if isinstance(answer, Later):
+            return Later(answer.done, lambda: _told_poll(answer.tell()))
+        return _told_poll(answer)
 
     def _put_one(self, caller: Caller, body: bytes) -> Later[Answer] | None:
         usual = hot_requests.decode_usual_put(body)
@@ -225,6 +229,10 @@ class Dispatcher:
         events = await self._subscriptions.subscribe(caller, request)
         kind = (b"content-type", event_stream.MEDIA_TYPE.encode())
         return Answer(200, [kind], event_stream.encode_events(events, content_type))
+
+
+def _told_poll(answer: GetAnswer) -> Answer:
+    return Answer(200, [], hot_answers.render_poll(answer))
 
 
 def _validate(name: str, request: object) -> dict[str, Any]:

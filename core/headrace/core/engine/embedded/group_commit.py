@@ -56,6 +56,7 @@ class GroupCommit:
         self._on_visible = on_visible
         self._loop = asyncio.get_running_loop()
         self._waiters: list[asyncio.Future[None]] = []
+        self._readers: list[asyncio.Future[None]] = []  # who wait for what this turn brings
         self._writing = False
         self._scheduled = False
         self._in_flight_bytes = 0
@@ -101,6 +102,17 @@ class GroupCommit:
                 self._loop.call_soon(self._commit_scheduled)
         return waiter
 
+    def after_puts(self) -> asyncio.Future[None] | None:
+        """See `seam.ShardLog`. What a thread writes is not waited for, and what is put in the loop
+        holds up the loop anyway."""
+        if self._mark_timer is None and not self._scheduled:
+            return None  # nobody has put of late
+        if not self._readers:
+            self._loop.call_soon(self._end_turn)
+        reader: asyncio.Future[None] = self._loop.create_future()
+        self._readers.append(reader)
+        return reader
+
     async def close(self) -> None:
         """Finish what is in flight and vouch for it. Nobody is told of anything afterwards."""
         while self._failed is None and (self._writing or self._log.window is not None):
@@ -119,6 +131,15 @@ class GroupCommit:
         # (thousands of pieces for thousands of shards) is free at once, not at some collection.
         self._on_visible = _tell_nobody
 
+    def _end_turn(self) -> None:
+        if not self._scheduled:  # else the commit is next
+            self._let_read()
+
+    def _let_read(self) -> None:
+        if self._readers:
+            readers, self._readers = self._readers, []
+            _answer(readers, None)
+
     def _commit_scheduled(self, has_gathered: bool = False) -> None:
         if len(self._waiters) > 1 and not has_gathered:
             # several put at once: by the next turn there are more of them
@@ -127,6 +148,7 @@ class GroupCommit:
         self._scheduled = False
         if not self._writing:
             self._commit()
+        self._let_read()
 
     def _commit(self) -> None:
         now_ms = self._clock.now_ms()
@@ -171,6 +193,7 @@ class GroupCommit:
         self._loop.call_soon(self._loop.call_soon, self._done_with)
         if isinstance(outcome, Written):
             self._log.publish(outcome)
+            self._let_read()
             _answer(waiters, None)
             self._on_visible([shard for shard, _ in outcome.entries])
         elif isinstance(outcome, StorageFull):

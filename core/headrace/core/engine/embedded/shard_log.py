@@ -225,6 +225,9 @@ class EmbeddedShardLog:
         if not future.cancelled():
             future.exception()  # has been seen, if only here
 
+    def after_puts(self) -> asyncio.Future[None] | None:
+        return self.commits.after_puts()
+
     def arrival(self, shard: int) -> asyncio.Future[None]:
         future: asyncio.Future[None] = self._loop.create_future()
         waiting = self._arrivals.setdefault(shard, set())
