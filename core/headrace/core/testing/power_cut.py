@@ -130,6 +130,13 @@ class PowerCutFiles(SystemFiles):
         super().unlink(path)
         self._directory(path.parent).pending.append([(path.name, None)])
 
+    def adopt(self, folder: Path) -> None:
+        """Know all that is in a folder to be durable: it was left by a cut, and here is the next
+        machine."""
+        durable = self._directory(folder).durable
+        for path in folder.iterdir():
+            durable[path.name] = _Inode(bytearray(path.read_bytes()))
+
     def leave(self, source: Path, target: Path, random: random_module.Random) -> None:
         """Write what is left of the folder `source` after a cut into the new folder `target`."""
         target.mkdir()
