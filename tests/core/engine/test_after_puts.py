@@ -11,9 +11,9 @@ from headrace.core.engine.embedded import group_commit
 from headrace.core.engine.embedded.group_commit import PROMPT_BYTES
 from headrace.core.engine.embedded.in_loop import InLoop
 from headrace.core.engine.embedded.shard_log import EmbeddedShardLog
-from headrace.core.errors import StorageFull
+from headrace.core.errors import InternalFailure, StorageFull
 from headrace.core.model.sequence import BEGINNING
-from headrace.core.testing.faulty_files import FaultyFiles, no_space
+from headrace.core.testing.faulty_files import FaultyFiles, io_error, no_space
 
 
 @pytest.fixture
@@ -85,6 +85,22 @@ async def test_readers_wait_for_nothing_that_fails(
     assert gone is not None and reader is not None
     gone.cancel()  # the server ends
     await reader
+
+
+@pytest.mark.usefixtures("lively")
+async def test_readers_are_answered_where_the_store_fails(
+    log: EmbeddedShardLog, files: FaultyFiles
+) -> None:
+    log.commits.in_loop.mean_s = 10
+    await log.append([put(1)])
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # of what `on_fatal` raises
+    files.fail_always("write_at", io_error)
+    reader, (_, refused) = log.after_puts(), log.append_soon([put(2)])
+    assert reader is not None
+    async with asyncio.timeout(10):
+        await reader
+    with pytest.raises(InternalFailure):
+        await refused
 
 
 async def test_readers_wait_for_nobody_who_has_not_put_of_late(log: EmbeddedShardLog) -> None:

@@ -146,9 +146,11 @@ class GroupCommit:
             self._loop.call_soon(self._commit_scheduled, True)
             return
         self._scheduled = False
-        if not self._writing:
-            self._commit()
-        self._let_read()
+        try:
+            if not self._writing:
+                self._commit()
+        finally:  # whoever reads is answered even where the store has failed
+            self._let_read()
 
     def _commit(self) -> None:
         now_ms = self._clock.now_ms()
