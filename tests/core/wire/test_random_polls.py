@@ -26,6 +26,7 @@ SHARDS = 2
 READERS = 3  # of each shard that is there at the beginning
 TURNS = 120  # of the schedule, in each of which something is begun
 FULL, SPLIT = 0.05, 0.01  # how often, in a turn, the disk is full from then on, or a shard is split
+ANSWERED = 0.1  # how often the next turn is only when all puts have been answered
 SIZES = (0, 10, 100, 20_000, 60_000)  # some for the loop, some for a thread
 LIMITS = (None, 1, 2, 100)
 ANSWERED_S = 30.0
@@ -53,7 +54,6 @@ class Schedule:
             await self._start_readers(shard, "LATEST")
         for _ in range(TURNS):
             await self._turn()
-        self._files.heal()
         await self._end()
 
     async def _turn(self) -> None:
@@ -68,8 +68,8 @@ class Schedule:
             self._puts.append(asyncio.ensure_future(self._put()))
         for _ in range(self._rng.choice((0, 1, 2, 3, 10))):
             await asyncio.sleep(0)
-        if self._rng.random() < 0.05:
-            await asyncio.sleep(0.002)  # a thread's turn
+        if self._puts and self._rng.random() < ANSWERED:
+            await asyncio.wait(self._puts)
 
     async def _start_readers(self, shard: int, kind: str) -> None:
         self._read[shard] = [[] for _ in range(READERS)]
@@ -140,6 +140,8 @@ class Schedule:
         """The puts have been answered, then the readers have read all there is."""
         async with asyncio.timeout(ANSWERED_S):
             await asyncio.gather(*self._puts)
+            self._files.heal()
+            await self._put()
             self._may_stop = True
             await asyncio.gather(*self._polls)
         there: set[str] = set()
