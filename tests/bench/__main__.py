@@ -1,7 +1,8 @@
 """`make bench`: every benchmark of this folder, one after the other, each in its own process.
 
-python -m tests.bench            all of them
-python -m tests.bench stream     tests/bench/bench_stream.py
+python -m tests.bench                   all of them
+python -m tests.bench storage           tests/bench/bench_storage.py
+python -m tests.bench storage --full    the same with its own options
 """
 
 from __future__ import annotations
@@ -33,21 +34,21 @@ def machine() -> str:
 
 
 def main() -> int:
-    wanted = sys.argv[1:]
-    scripts = sorted(HERE.glob("bench_*.py"))
-    if wanted:
-        scripts = [s for s in scripts if s.stem.removeprefix("bench_") in wanted]
-        if not scripts:
-            names = ", ".join(s.stem.removeprefix("bench_") for s in sorted(HERE.glob("bench_*")))
-            print(f"no such benchmark: {' '.join(wanted)} (there are {names})", file=sys.stderr)
+    scripts = {s.stem.removeprefix("bench_"): s for s in sorted(HERE.glob("bench_*.py"))}
+    name, *options = sys.argv[1:] or [""]
+    if name:
+        if name not in scripts:
+            print(f"no such benchmark: {name} (there are {', '.join(scripts)})", file=sys.stderr)
             return 2
+        scripts = {name: scripts[name]}
     rooms = [str(ROOT / room) for room in ("core", "agent", "triggers", "sinks", "tests")]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(rooms)}
     print(f"machine: {machine()}", flush=True)
     failed = 0
-    for script in scripts:
-        print(f"\n== {script.stem.removeprefix('bench_')}", flush=True)
-        failed |= subprocess.run([sys.executable, str(script)], env=env, check=False).returncode
+    for title, script in scripts.items():
+        print(f"\n== {title}", flush=True)
+        command = [sys.executable, str(script), *options]
+        failed |= subprocess.run(command, env=env, check=False).returncode
     return 1 if failed else 0
 
 

@@ -1,6 +1,6 @@
 """How fast lines leave a file, beside what this machine can do at all with the same bytes.
 
-    python tests/bench/bench_agent.py [MIB]      (with the four rooms on PYTHONPATH)
+    python -m tests.bench agent [MIB]
 
 Every way reads the same access log (default 128 MiB, in the page cache). Rounds are interleaved,
 so that a busy machine hits all alike; the best of three counts. Read the ratios: `x split` is

@@ -1,6 +1,6 @@
 """How fast records become Parquet, beside what pyarrow alone does with the same bytes.
 
-    python tests/bench/bench_sinks.py            (with the four rooms on PYTHONPATH)
+    python -m tests.bench sinks
 
 Each line is the best of several runs in one process, interleaved, so that a busy machine hits all
 alike; read the ratios. `pyarrow` is read_json of the joined lines plus write_table, which knows

@@ -1,6 +1,6 @@
 """Storage at size: what much stored, many shards and many streams cost.
 
-    python tests/bench/bench_storage.py [--full] [--quick] [--seed N]
+    python -m tests.bench storage [--full] [--quick] [--seed N]
 
 Bars are those of the project: memory at most 130 MB and flat, a start at most 1.1 times an empty
 one and at most a second, GetRecords at most 1.2 times as slow with much stored as with little.

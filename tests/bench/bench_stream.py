@@ -7,7 +7,7 @@ that of the latencies of all rounds together. A round in which the host of a vir
 much of its time for others is left out, for all of them, if another one can be had; where some
 were, it is told, with the ratio of all rounds.
 
-    python tests/bench/bench_stream.py [--quick] [--seed N] [--peer NODE_MODULES]
+    python -m tests.bench stream [--quick] [--seed N] [--peer NODE_MODULES]
 
 The peer is found in $NODE_PATH or ./node_modules (`npm install kinesalite`); without it only the
 project's own figures are printed.

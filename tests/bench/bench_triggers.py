@@ -9,7 +9,7 @@ Three ways to run one function on the same batches of 100 records of 200 bytes o
 
 Rounds alternate between the ways; the best round of each counts.
 
-    python tests/bench/bench_triggers.py [--quick]
+    python -m tests.bench triggers [--quick]
 """
 
 from __future__ import annotations
